@@ -1,0 +1,150 @@
+"""What was measured: named arrays with a value for each prompt, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechtests.errors import MeasurementError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Half = Literal["selection", "evaluation"]
+HALVES: tuple[Half, Half] = ("selection", "evaluation")
+Head = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One number for each of some prompts, with the cluster each prompt belongs to.
+
+    Attributes:
+        values: Shape ``[prompt]``, in ``unit``.
+        cluster: Shape ``[prompt]``; prompts of one cluster are not independent.
+        unit: The unit, in words: ``"logits"``, ``"attention"``.
+    """
+
+    values: NDArray[np.float64]
+    cluster: NDArray[np.int64]
+    unit: str = ""
+
+    def __len__(self) -> int:
+        """How many prompts there are."""
+        return int(self.values.shape[0])
+
+    def _paired(self, other: Sample | float) -> NDArray[np.float64] | float:
+        if isinstance(other, Sample):
+            if not (len(self) == len(other) and bool((self.cluster == other.cluster).all())):
+                raise MeasurementError(
+                    f"a paired difference needs the same prompts on both sides, got {len(self)} "
+                    f"and {len(other)} prompts or other clusters; take both from one half"
+                )
+            return other.values
+        return other
+
+    def __sub__(self, other: Sample | float) -> Sample:
+        """The difference prompt by prompt."""
+        return replace(self, values=self.values - self._paired(other))
+
+    def __add__(self, other: Sample | float) -> Sample:
+        """The sum prompt by prompt."""
+        return replace(self, values=self.values + self._paired(other))
+
+    def __mul__(self, factor: float) -> Sample:
+        """The values in another scale."""
+        return replace(self, values=self.values * factor)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Sample:
+        """The values with the other sign."""
+        return replace(self, values=-self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean over prompts."""
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A metric's result on one task in one cell.
+
+    Attributes:
+        name: The metric: ``"attention.scores"``.
+        values: Arrays by name. One with a ``prompt`` axis has it first; one without
+            is a mean over the prompts.
+        axes: The name of every axis of every array, such as ``("prompt", "layer", "head")``.
+        units: The unit of each array, in words.
+        cluster: Shape ``[prompt]``: the cluster of each prompt.
+        template: Shape ``[prompt]``: the template (stratum) of each prompt.
+        half: Shape ``[prompt]``: 0 for selection, 1 for evaluation.
+        facts: Where the values come from: request, digests, versions, passes.
+    """
+
+    name: str
+    values: Mapping[str, NDArray[Any]]
+    axes: Mapping[str, tuple[str, ...]]
+    units: Mapping[str, str]
+    cluster: NDArray[np.int64]
+    template: NDArray[np.int64]
+    half: NDArray[np.int64]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, value: str) -> NDArray[Any]:
+        """One array by name.
+
+        Raises:
+            MeasurementError: There is no such array.
+        """
+        if value not in self.values:
+            raise MeasurementError(
+                f"{self.name} measures {', '.join(sorted(self.values))}, not {value!r}"
+            )
+        return self.values[value]
+
+    def of(self, half: Half | None) -> NDArray[np.bool_]:
+        """Which prompts belong to a half, shape ``[prompt]``; None is all of them."""
+        chosen: NDArray[np.bool_] = self.half >= 0 if half is None else self.half == HALVES.index(half)
+        return chosen
+
+    def mean(self, value: str, half: Half | None = None) -> NDArray[np.float64]:
+        """The mean over the prompts of a half, with the remaining axes."""
+        array = self[value]
+        if self.axes[value][0] != "prompt":
+            return array
+        mean: NDArray[np.float64] = array[self.of(half)].mean(axis=0, dtype="float64")
+        return mean
+
+    def sample(self, value: str, half: Half | None = None, *index: Any) -> Sample:
+        """One number a prompt: the array of a half at an index of its other axes."""
+        import numpy as np
+
+        chosen = self.of(half)
+        picked = np.asarray(self[value][chosen][(slice(None), *index)], dtype=np.float64)
+        if picked.ndim != 1:
+            raise MeasurementError(
+                f"{self.name}.{value} has the axes {self.axes[value]}: give an index for each "
+                f"but prompt, got {len(index)}"
+            )
+        return Sample(picked, self.cluster[chosen], self.units.get(value, ""))
+
+    def sum_over(self, value: str, heads: list[Head], half: Half | None = None) -> Sample:
+        """The sum over some heads of an array ``[prompt, layer, head]``, one number a prompt."""
+        import numpy as np
+
+        chosen = self.of(half)
+        array = np.asarray(self[value], dtype=np.float64)[chosen]
+        total = sum((array[:, layer, head] for layer, head in heads), np.zeros(len(array)))
+        return Sample(np.asarray(total), self.cluster[chosen], self.units.get(value, ""))
+
+    def strongest(self, value: str, half: Half) -> Head:
+        """The head with the largest mean of an array ``[prompt, layer, head]`` on a half."""
+        import numpy as np
+
+        means = self.mean(value, half)
+        layer, head = np.unravel_index(int(np.argmax(means)), means.shape)
+        return int(layer), int(head)

@@ -1,0 +1,155 @@
+"""Prompts: token ids, what changes in them, the answers, and which prompts belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+class Tokenizer(Protocol):
+    """What a task needs of a tokenizer: token ids, never special tokens of its own."""
+
+    @property
+    def name(self) -> str:
+        """The model it belongs to, for messages."""
+        ...
+
+    @property
+    def bos(self) -> int | None:
+        """The token every prompt starts with, by the model's recorded policy, or None."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many token ids the model knows."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text, without any special token."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Some prompts of a task for one tokenizer.
+
+    Attributes:
+        clean: Token ids, shape ``[prompt, position]``, padded on the right (padding is
+            never seen: attention is causal and nothing is read behind END).
+        length: Tokens of each prompt, shape ``[prompt]``; END is ``length - 1``.
+        corrupted: Corrupted variants by name, each shaped and aligned like ``clean``.
+        right: Token ids of right answers, shape ``[prompt, answer]``, -1 where fewer.
+        wrong: Token ids of wrong answers, shape ``[prompt, answer]``, -1 where fewer.
+        positions: Named positions (``"IO"``, ``"S1"``, ``"END"``), each ``[prompt]``.
+        tokens: Further token ids a metric may ask for, by name, each ``[prompt, ...]``.
+        cluster: What varies inside a template, shape ``[prompt]``; never crosses halves.
+        template: The stratum, shape ``[prompt]``.
+        half: 0 for selection, 1 for evaluation, shape ``[prompt]``.
+        texts: The clean prompts as text.
+    """
+
+    clean: Ids
+    length: Ids
+    cluster: Ids
+    template: Ids
+    half: Ids
+    texts: tuple[str, ...]
+    corrupted: Mapping[str, Ids] = field(default_factory=dict)
+    right: Ids | None = None
+    wrong: Ids | None = None
+    positions: Mapping[str, Ids] = field(default_factory=dict)
+    tokens: Mapping[str, Ids] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """How many prompts there are."""
+        return int(self.clean.shape[0])
+
+    @property
+    def end(self) -> Ids:
+        """The last position of each prompt, shape ``[prompt]``."""
+        return self.length - 1
+
+    def select(self, rows: NDArray[Any]) -> Prompts:
+        """Some of the prompts, padded no further than the longest of them needs."""
+        longest = int(self.length[rows].max())
+        return replace(
+            self,
+            clean=self.clean[rows, :longest],
+            length=self.length[rows],
+            cluster=self.cluster[rows],
+            template=self.template[rows],
+            half=self.half[rows],
+            texts=tuple(self.texts[int(row)] for row in np.arange(len(self))[rows]),
+            corrupted={name: ids[rows, :longest] for name, ids in self.corrupted.items()},
+            right=None if self.right is None else self.right[rows],
+            wrong=None if self.wrong is None else self.wrong[rows],
+            positions={name: at[rows] for name, at in self.positions.items()},
+            tokens={name: ids[rows] for name, ids in self.tokens.items()},
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything a measurement can depend on."""
+        digest = hashlib.sha256()
+        parts: list[tuple[str, Ids | None]] = [
+            ("clean", self.clean),
+            ("length", self.length),
+            ("cluster", self.cluster),
+            ("template", self.template),
+            ("half", self.half),
+            ("right", self.right),
+            ("wrong", self.wrong),
+        ]
+        for group in ("corrupted", "positions", "tokens"):
+            parts += [(f"{group}.{k}", v) for k, v in sorted(getattr(self, group).items())]
+        for name, array in parts:
+            if array is not None:
+                digest.update(f"{name}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a behaviour must exceed for its mechanism to be judged (claims.md, Gate).
+
+    Keys are the values of ``behaviour.answers``: ``"correct"``,
+    ``"logit_difference"``, ``"probability_difference"``.
+    """
+
+    above: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A grammar of prompts.
+
+    Attributes:
+        name: The word ``-k`` knows it by: ``"ioi"``.
+        version: Raised when the prompts change, so that stored measurements go stale.
+        generate: ``generate(tokenizer, n, generator)`` gives n prompts, or raises
+            ``NotApplicable`` with the reason.
+        sizes: How many prompts each profile takes.
+        longest: No prompt is longer than so many tokens; for the plan's cost.
+        levels: The behaviour gate, or None where the task has no answers.
+        corruption: The corrupted variant that patching uses unless told otherwise.
+    """
+
+    name: str
+    version: int
+    generate: Callable[[Tokenizer, int, np.random.Generator], Prompts] = field(repr=False)
+    sizes: Mapping[str, int]
+    longest: int
+    levels: Levels | None = None
+    corruption: str | None = None

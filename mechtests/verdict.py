@@ -1,0 +1,86 @@
+"""A verdict: one of five outcomes, and a sentence with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """What is said of a claim in a cell."""
+
+    HOLDS = "holds"
+    REFUTED = "refuted"
+    INCONCLUSIVE = "inconclusive"
+    NOT_APPLICABLE = "not applicable"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the same measurement gives where the claim should not hold.
+
+    Attributes:
+        name: What was used: ``"matched random heads"``, ``"untrained cell"``.
+        sentence: What it gave, with its numbers.
+        reached: Whether it does as well as the claim, so that the claim says nothing.
+        p: One-sided p of the observed value among the draws, ``(b + 1) / (M + 1)``.
+        p_min: The smallest p the draws could have given.
+        values: The control's distribution or value, kept for plots.
+        decides: Whether a reached control keeps the claim from holding.
+    """
+
+    name: str
+    sentence: str
+    reached: bool
+    p: float | None = None
+    p_min: float | None = None
+    values: tuple[float, ...] = ()
+    decides: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome, the sentence that explains it, and the numbers behind it.
+
+    Attributes:
+        outcome: One of the five outcomes.
+        sentence: One sentence a reader understands without the code.
+        estimate: The estimate on the evaluation half, in ``unit``.
+        interval: The 95% interval of the estimate.
+        margin: What the interval is held against.
+        relation: ``">"``, ``"<"``, ``"within"`` or ``"="``: the claimed side.
+        unit: The unit of estimate, interval and margin.
+        prompts: How many prompts the estimate rests on.
+        clusters: How many independent clusters they form.
+        p: One-sided p of the decision, for the family's correction.
+        needed: How many prompts would decide, when the outcome is inconclusive.
+        controls: Every control that was measured.
+        parts: The verdicts a conjunction is made of.
+        shown: What is reported and decides nothing: the swapped halves, ceilings.
+    """
+
+    outcome: Outcome
+    sentence: str
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    margin: float | None = None
+    relation: str = ">"
+    unit: str = ""
+    prompts: int = 0
+    clusters: int = 0
+    p: float | None = None
+    needed: int | None = None
+    controls: tuple[Control, ...] = ()
+    parts: tuple[Verdict, ...] = ()
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    def showing(self, **shown: Any) -> Verdict:
+        """The same verdict with more that is reported beside it."""
+        return replace(self, shown={**self.shown, **shown})
+
+    def __str__(self) -> str:
+        """The outcome and its sentence."""
+        return f"{self.outcome}: {self.sentence}"
