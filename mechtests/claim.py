@@ -26,6 +26,9 @@ class Gate(Protocol):
     @property
     def need(self) -> Any: ...
 
+    @property
+    def levels(self) -> Mapping[str, float]: ...
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -108,7 +108,9 @@ class Measurement:
 
     def of(self, half: Half | None) -> NDArray[np.bool_]:
         """Which prompts belong to a half, shape ``[prompt]``; None is all of them."""
-        chosen: NDArray[np.bool_] = self.half >= 0 if half is None else self.half == HALVES.index(half)
+        chosen: NDArray[np.bool_] = (
+            self.half >= 0 if half is None else self.half == HALVES.index(half)
+        )
         return chosen
 
     def mean(self, value: str, half: Half | None = None) -> NDArray[np.float64]:

@@ -60,6 +60,7 @@ class Verdict:
         controls: Every control that was measured.
         parts: The verdicts a conjunction is made of.
         shown: What is reported and decides nothing: the swapped halves, ceilings.
+        p_refuted: One-sided p of the other side, for Holm over the parts of a conjunction.
     """
 
     outcome: Outcome
@@ -76,6 +77,7 @@ class Verdict:
     controls: tuple[Control, ...] = ()
     parts: tuple[Verdict, ...] = ()
     shown: Mapping[str, Any] = field(default_factory=dict)
+    p_refuted: float | None = None
 
     def showing(self, **shown: Any) -> Verdict:
         """The same verdict with more that is reported beside it."""
@@ -84,3 +86,13 @@ class Verdict:
     def __str__(self) -> str:
         """The outcome and its sentence."""
         return f"{self.outcome}: {self.sentence}"
+
+
+def refuted(sentence: str) -> Verdict:
+    """A refutation without an interval: what the claim speaks of is not there."""
+    return Verdict(Outcome.REFUTED, sentence, p=1.0)
+
+
+def not_applicable(sentence: str) -> Verdict:
+    """What the claim speaks of is not there to be asked about; the reason is the sentence."""
+    return Verdict(Outcome.NOT_APPLICABLE, sentence)

@@ -1,0 +1,1 @@
+"""Metrics: one file a family, a function from a batch to named arrays."""

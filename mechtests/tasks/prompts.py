@@ -40,6 +40,14 @@ class Tokenizer(Protocol):
         ...
 
 
+def padded(rows: Sequence[Sequence[int]]) -> Ids:
+    """Rows of token ids, padded on the right with token 0, shape ``[prompt, position]``."""
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for row, tokens in zip(ids, rows, strict=True):
+        row[: len(tokens)] = tokens
+    return ids
+
+
 @dataclass(frozen=True, eq=False)
 class Prompts:
     """Some prompts of a task for one tokenizer.
@@ -144,6 +152,9 @@ class Task:
         longest: No prompt is longer than so many tokens; for the plan's cost.
         levels: The behaviour gate, or None where the task has no answers.
         corruption: The corrupted variant that patching uses unless told otherwise.
+        annotate: ``annotate(tokenizer, prompts)`` finds the named positions and further
+            tokens from the token ids and the answers, so that a user's own prompts get
+            them too.
     """
 
     name: str
@@ -153,3 +164,4 @@ class Task:
     longest: int
     levels: Levels | None = None
     corruption: str | None = None
+    annotate: Callable[[Tokenizer, Prompts], Prompts] | None = field(default=None, repr=False)

@@ -1,0 +1,53 @@
+# Every command is defined here once; .ci/run and pre-commit call these.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup claims test check lint types layers format wheel-test benchmarks clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv with mechtests and what it needs, in tested versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+claims: $(READY)  ## judge the shipped claims on the default model; verdicts are reported, not failures
+	$(BIN)/mechtests fetch smollm2-135m
+	$(BIN)/pytest assertions --mech-fail-on error $(ARGS)
+
+test: $(READY)  ## the project's own tests
+	$(BIN)/pytest tests --quiet $(ARGS)
+
+check: lint types layers test  ## all that must pass before a commit
+
+lint: $(READY)  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## strict types
+	$(BIN)/mypy
+
+layers: $(READY)  ## imports run one way
+	$(BIN)/lint-imports
+
+format: $(READY)  ## rewrite to the project's style
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+wheel-test: $(READY)  ## install the built wheel in an empty environment and use it from an empty folder
+	$(BIN)/python -m build --wheel --outdir build/dist .
+	PYTHON=$(PYTHON) sh tests/wheel.sh build/dist
+
+benchmarks: $(READY)  ## what a step costs against the limit and the peer, as ratios of one run
+	$(BIN)/python benchmarks/limit.py
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

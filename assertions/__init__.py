@@ -1,0 +1,1 @@
+"""The claims: one test each, imported by nobody."""

@@ -1,0 +1,464 @@
+"""Run a plan in this process: each cell is loaded once, and what it gives is stored at once."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mechtests import rules
+from mechtests.errors import LoadError, MeasurementError, MechtestsError, NotApplicable
+from mechtests.measurement import Measurement
+from mechtests.metrics.metric import Batch, Need, digest
+from mechtests.models.cell import Cell
+from mechtests.plan import Case, CellPlan, Plan, Settings, Step, place, trained
+from mechtests.seeds import generator, seed_of
+from mechtests.store import Store
+from mechtests.tape import Played, Sites, Tape
+from mechtests.tasks import csv_prompts
+from mechtests.tasks.prompts import Prompts, Task
+
+if TYPE_CHECKING:
+    from mechtests.models.network import Network
+
+Json = Any
+BUDGET_SHARE = 0.7
+PACKAGES = ("mechtests", "torch", "transformers", "transformer-lens", "numpy")
+
+
+class Meter(Protocol):
+    """What is told of the progress (see ``reporting.terminal``)."""
+
+    def describe(self, text: str) -> None: ...
+
+    def advance(self, amount: float) -> None: ...
+
+
+class Silent:
+    """A meter nobody reads."""
+
+    def describe(self, text: str) -> None:
+        """Say nothing."""
+
+    def advance(self, amount: float) -> None:
+        """Count nothing."""
+
+
+@dataclass
+class Results:
+    """Where the judging finds what was measured, or why it was not.
+
+    Attributes:
+        settings: The settings the keys are made with.
+        identities: The identity of each trained cell, by its id.
+        store: The measurements.
+        errors: Why a measurement failed, by its key.
+        cell_errors: Why a cell could not be loaded, by its id.
+        loads: How often each cell was loaded, by its id.
+    """
+
+    settings: Settings
+    identities: Mapping[str, Json]
+    store: Store
+    errors: dict[str, str] = field(default_factory=dict)
+    cell_errors: dict[str, str] = field(default_factory=dict)
+    loads: dict[str, int] = field(default_factory=dict)
+
+    def key(self, need: Need, cell: Cell) -> str:
+        """The store's key of a need of a test in a cell."""
+        return self.settings.key(need, self.identities[trained(cell).id])
+
+    def measurement(self, need: Need, cell: Cell) -> Measurement:
+        """What a need gave in a cell.
+
+        Raises:
+            LoadError: The cell could not be loaded.
+            MeasurementError: The measurement failed, or is missing.
+            NotApplicable: The task does not apply to the cell.
+        """
+        for where in (trained(cell).id, place(need, cell).id):
+            if where in self.cell_errors:
+                raise LoadError(self.cell_errors[where])
+        if trained(cell).id not in self.identities:
+            raise MeasurementError(
+                f"{need.name}: the run that is replayed has nothing on {cell.id}; it has "
+                f"{', '.join(self.identities) or 'no cell'}"
+            )
+        key = self.key(need, cell)
+        if key in self.errors:
+            raise MeasurementError(self.errors[key])
+        return self.store.require(key, f"{need.name}, {cell.id}")
+
+
+def run(plan: Plan, store: Store, *, offline: bool = False, meter: Meter | None = None) -> Results:
+    """Make every missing measurement of a plan.
+
+    Nothing a cell or a measurement does wrong ends the run: it is kept for the tests that
+    need it. An interruption does, and what was measured by then is in the store.
+    """
+    results = Results(plan.settings, plan.identities, store)
+    results.cell_errors.update({cell: str(error) for cell, error in plan.errors.items()})
+    for cell_plan in plan.cells:
+        _Session(plan, cell_plan, results, offline, meter or Silent()).run()
+    return results
+
+
+class _Session:
+    """One cell, loaded when the first missing measurement needs it, freed at the end."""
+
+    def __init__(
+        self, plan: Plan, cell_plan: CellPlan, results: Results, offline: bool, meter: Meter
+    ) -> None:
+        self.plan = plan
+        self.cell = cell_plan.cell
+        self.cell_plan = cell_plan
+        self.results = results
+        self.settings = plan.settings
+        self.store = results.store
+        self.offline = offline
+        self.meter = meter
+        self.tapes: dict[str, Tape] = {}
+        self.network: Network | None = None
+
+    def run(self) -> None:
+        """Gates first; what a failed gate hides is not measured."""
+        cases = [case for case in self.plan.cases if case.cell == trained(self.cell)]
+        gates = {need for case in cases for need in case.gate_needs}
+        missing = self.cell_plan.missing
+        stages = [
+            [step for step in missing if step.need in gates],
+            *_levels([step for step in missing if step.need not in gates]),
+        ]
+        try:
+            for index, stage in enumerate(stages):
+                wanted = _wanted(cases, self.results)
+                steps = [step for step in stage if step.need in wanted]
+                later = [step for level in stages[index + 1 :] for step in level]
+                if steps:
+                    self._stage(steps, [step for step in later if step.need in wanted])
+        except MechtestsError as error:
+            self.results.cell_errors[self.cell.id] = str(error)
+        finally:
+            self.network = None
+            self.tapes.clear()
+            gc.collect()
+
+    def _stage(self, steps: Sequence[Step], later: Sequence[Step]) -> None:
+        """Measurements that start from nothing of one another, task by task."""
+        self._load()
+        for task in {step.need.task.name: step.need.task for step in steps}.values():
+            mine = [step for step in steps if step.need.task.name == task.name]
+            rest = [step for step in later if step.need.task.name == task.name]
+            try:
+                tape = self._tape(task)
+            except NotApplicable as reason:
+                for step in mine:
+                    request = self._request(step)
+                    self.store.put_not_applicable(step.key, str(reason), request)
+                continue
+            except MechtestsError as error:
+                self.results.errors.update({step.key: str(error) for step in mine})
+                continue
+            self._measure(tape, mine, rest)
+
+    def _measure(self, tape: Tape, steps: Sequence[Step], later: Sequence[Step]) -> None:
+        """Run a task's prompts and put what each measurement makes of them into the store."""
+        started = time.monotonic()
+        work = [work for step in steps if (work := self._begin(step))]
+        try:
+            while work and not self._played(tape, work, _sites(later)):
+                tape.smaller()
+                for each in work:
+                    each.parts.clear()
+        except MeasurementError as error:
+            for each in work:
+                each.error = each.error or str(error)
+        for each in work:
+            self._finish(each, tape, time.monotonic() - started)
+
+    def _played(self, tape: Tape, work: Sequence[_Work], later: Sites) -> bool:
+        """Let every measurement take every batch; False where the memory ran out."""
+        try:
+            for played in tape.play(_sites(each.step for each in work), later):
+                for each in work:
+                    each.take(played)
+                self._tick(work, len(played.rows) / len(tape.prompts))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            gc.collect()
+            return False
+        return True
+
+    def _tick(self, work: Sequence[_Work], share: float) -> None:
+        """Count the share of a batch: its own work, and its part of the shared passes."""
+        everything = sum(step.flops for step in self.cell_plan.missing) or 1.0
+        own = sum(each.step.flops for each in work)
+        self.meter.advance(share * own * (1 + self.cell_plan.shared_flops / everything))
+
+    def _begin(self, step: Step) -> _Work | None:
+        """A measurement about to be made, or None where what it starts from failed."""
+        inputs = {}
+        for name, need in step.need.inputs:
+            try:
+                inputs[name] = self.results.measurement(need, trained(self.cell))
+            except NotApplicable as reason:
+                self.store.put_not_applicable(step.key, str(reason), self._request(step))
+                return None
+            except MechtestsError as error:
+                self.results.errors[step.key] = f"{step.need.name} starts from {need.name}: {error}"
+                return None
+        identity = digest(self.results.identities[trained(self.cell).id])
+        draw = partial(generator, self.settings.seed, step.need.metric.name, identity)
+        assert self.network is not None
+        return _Work(step, self.network, inputs, self.settings.draws, draw)
+
+    def _finish(self, work: _Work, tape: Tape, seconds: float) -> None:
+        step = work.step
+        if work.error:
+            self.results.errors[step.key] = f"{step.need.name} in {self.cell.id}: {work.error}"
+            return
+        try:
+            measurement = work.measurement(tape.prompts, self._facts(tape, seconds))
+        except MeasurementError as error:
+            self.results.errors[step.key] = f"{step.need.name} in {self.cell.id}: {error}"
+            return
+        self.store.put(step.key, measurement, self._request(step))
+
+    def _request(self, step: Step) -> Mapping[str, Json]:
+        identity = self.results.identities[trained(self.cell).id]
+        return self.settings.request(step.need, identity)
+
+    def _facts(self, tape: Tape, seconds: float) -> dict[str, Json]:
+        assert self.network is not None
+        return {
+            "cell": self.cell.id,
+            "weights": self.network.digest,
+            "prompts": tape.prompts.digest,
+            "device": str(self.network.device),
+            "seconds_of_its_stage": round(seconds, 3),
+            "batch": tape.batch,
+            "notes": list(tape.notes),
+            "versions": versions(),
+            **self.loaded_facts,
+        }
+
+    def _load(self) -> None:
+        """Load the cell, once, and hold what is stored of it against what was loaded."""
+        if self.network is not None:
+            return
+        from mechtests.models.network import Network
+
+        self.meter.describe(f"loading {self.cell.id}")
+        self.results.loads[self.cell.id] = self.results.loads.get(self.cell.id, 0) + 1
+        untrained = self.cell.variant == "untrained"
+        loaded = self.cell.source.load(
+            self.cell.checkpoint,
+            dtype=self.settings.dtype,
+            device=self.settings.device,
+            offline=self.offline,
+            untrained_seed=seed_of(self.settings.seed, "untrained") % 2**63 if untrained else None,
+        )
+        self.tokenizer = loaded.tokenizer
+        self.loaded_facts = dict(loaded.facts)
+        self.network = Network.from_model(loaded.model, name=self.cell.id)
+        self.meter.describe(f"measuring {self.cell.id}")
+        self._verify("weights", self.network.digest, self.cell_plan.steps)
+
+    def _tape(self, task: Task) -> Tape:
+        if task.name not in self.tapes:
+            prompts = prompts_of(task, self.tokenizer, self.settings)
+            mine = [step for step in self.cell_plan.steps if step.need.task.name == task.name]
+            self._verify("prompts", prompts.digest, mine)
+            assert self.network is not None
+            budget = int(BUDGET_SHARE * 4 * self.network.shape.parameters)
+            self.tapes[task.name] = Tape(self.network, prompts, budget=max(budget, 2**26))
+        return self.tapes[task.name]
+
+    def _verify(self, fact: str, loaded: str, steps: Sequence[Step]) -> None:
+        """Refuse to mix what is stored with what was loaded where they differ."""
+        for step in steps:
+            if not step.stored:
+                continue
+            try:
+                stored = self.store.get(step.key)
+            except NotApplicable:
+                continue
+            if stored is not None and stored.facts.get(fact) != loaded:
+                raise MeasurementError(
+                    f"{self.cell.id}: {step.need.name} was stored with {fact} "
+                    f"{str(stored.facts.get(fact))[:12]}, but the {fact} loaded now have "
+                    f"{loaded[:12]}; measure all of it again with --mech-refresh"
+                )
+
+
+@dataclass
+class _Work:
+    """A measurement that is being made, batch by batch."""
+
+    step: Step
+    network: Network
+    inputs: Mapping[str, Measurement]
+    draws: int
+    generator: Callable[[str], np.random.Generator]
+    parts: list[tuple[np.ndarray, Mapping[str, np.ndarray]]] = field(default_factory=list)
+    error: str = ""
+
+    def take(self, played: Played) -> None:
+        """Compute one batch; memory running out is the caller's affair, the rest is kept."""
+        import torch
+
+        if self.error:
+            return
+        need = self.step.need
+        reads = need.metric.corrupted
+        batch = Batch(
+            network=self.network,
+            prompts=played.prompts,
+            clean=played.clean,
+            corrupted=played.corrupted[need.corruption] if reads and need.corruption else None,  # type: ignore[arg-type]
+            inputs=self.inputs,
+            params=dict(need.params),
+            draws=self.draws,
+            rows=played.rows,
+            generator=self.generator,
+        )
+        try:
+            with torch.no_grad():
+                values = need.metric.compute(batch)
+            self.parts.append((played.rows, {name: _array(v) for name, v in values.items()}))
+        except Exception as error:  # whatever a metric does wrong is its own tests' error
+            if _out_of_memory(error) and len(played.rows) > 1:
+                raise
+            self.error = f"{type(error).__name__}: {error}"
+
+    def measurement(self, prompts: Prompts, facts: dict[str, Json]) -> Measurement:
+        """The batches as one, in the order of the prompts.
+
+        Raises:
+            MeasurementError: A value is not a finite number.
+        """
+        metric = self.step.need.metric
+        values = {}
+        for name, value in metric.values.items():
+            pieces = [part[name] for _, part in self.parts]
+            if value.axes[0] == "prompt":
+                joined = np.empty((len(prompts), *pieces[0].shape[1:]), pieces[0].dtype)
+                for (rows, _), piece in zip(self.parts, pieces, strict=True):
+                    joined[rows] = piece
+            else:
+                weights = [len(rows) for rows, _ in self.parts]
+                joined = np.average(np.stack(pieces), axis=0, weights=weights)
+            _finite(name, joined, value.axes, prompts)
+            values[name] = joined
+        return Measurement(
+            name=metric.name,
+            values=values,
+            axes={name: value.axes for name, value in metric.values.items()},
+            units={name: value.unit for name, value in metric.values.items()},
+            cluster=prompts.cluster,
+            template=prompts.template,
+            half=prompts.half,
+            facts=facts,
+        )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, as Python or torch says it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "memory" in str(error).lower()
+    )
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    """A tensor or array as numpy, in single precision where it is a real number."""
+    array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def _finite(
+    name: str, array: np.ndarray[Any, Any], axes: tuple[str, ...], prompts: Prompts
+) -> None:
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    where = np.argwhere(~np.isfinite(array))
+    first = ", ".join(f"{axis} {int(i)}" for axis, i in zip(axes, where[0], strict=True))
+    text = f" ({prompts.texts[int(where[0][0])]!r})" if axes[0] == "prompt" else ""
+    raise MeasurementError(
+        f"{name} is not a finite number at {first}{text} and {len(where) - 1} more of "
+        f"{array.size}; the model gives NaN or infinite activations"
+    )
+
+
+def _levels(steps: Sequence[Step]) -> list[list[Step]]:
+    """The steps in stages: each starts only from what earlier stages or the store have."""
+    waiting = {step.need: step for step in steps}
+    stages = []
+    while waiting:
+        ready = [
+            step
+            for need, step in waiting.items()
+            if not any(given in waiting for _, given in need.inputs)
+        ]
+        stages.append(ready)
+        for step in ready:
+            del waiting[step.need]
+    return stages
+
+
+def _wanted(cases: Sequence[Case], results: Results) -> set[Need]:
+    """The needs of every case whose gate is not known to have failed."""
+    wanted: set[Need] = set()
+    for case in cases:
+        wanted.update(case.needs if not gate_failed(case, results) else case.gate_needs)
+    return wanted
+
+
+def gate_failed(case: Case, results: Results) -> bool:
+    """Whether the gate of a case is measured and says that the claim does not apply."""
+    gate = case.claim.gate
+    if gate is None or not results.store.has(results.key(gate.need, case.cell)):
+        return False
+    try:
+        found = results.measurement(gate.need, case.cell)
+    except MechtestsError:
+        return True
+    return rules.gate(found, gate.levels).state == "failed"
+
+
+def _sites(steps: Iterable[Step]) -> Sites:
+    """What some measurements read of the runs of their task."""
+    return Sites.union(
+        Sites(
+            frozenset(step.need.metric.clean),
+            {step.need.corruption: frozenset(step.need.metric.corrupted)}
+            if step.need.metric.corrupted and step.need.corruption
+            else {},
+        )
+        for step in steps
+    )
+
+
+def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:
+    """The prompts of a task for a tokenizer: generated, or from the user's own file."""
+    count = settings.prompts_of(task)
+    if task.name in settings.prompts:
+        return csv_prompts.read(task, settings.prompts[task.name], tokenizer)
+    return task.generate(tokenizer, count, generator(settings.seed, task.name, "prompts"))
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes, without importing any of it."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

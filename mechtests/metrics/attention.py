@@ -1,0 +1,67 @@
+"""Attention scores: where a head looks on repeated random tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mechtests.metrics.metric import Batch, Metric, Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mechtests.models.activations import Activations
+    from mechtests.tasks.prompts import Ids, Prompts
+
+HEADS = Value(("prompt", "layer", "head"), "attention")
+
+
+def _head_scores(batch: Batch) -> Mapping[str, Tensor]:
+    prompts = batch.prompts
+    period = prompts.positions["period"]
+    return {
+        "induction": _attention(batch.clean, prompts, period - 1),
+        "duplicate": _attention(batch.clean, prompts, period),
+        "previous": _attention(batch.clean, prompts, 0 * period + 1),
+        "induction_unrepeated": _attention(batch.corrupted, prompts, period - 1),
+    }
+
+
+def _attention(run: Activations, prompts: Prompts, distance: Ids) -> Tensor:
+    """Mean attention of the second half to what is some positions before, by layer and head."""
+    import torch
+
+    layers = run.layers("pattern")
+    scores = []
+    for row, back in enumerate(distance.tolist()):
+        queries = torch.arange(int(prompts.positions["second"][row]), int(prompts.length[row]))
+        looked = [run["pattern", layer][row, :, queries, queries - back] for layer in layers]
+        scores.append(torch.stack(looked).mean(-1))
+    return torch.stack(scores)
+
+
+head_scores = Metric(
+    name="attention.head_scores",
+    version=1,
+    compute=_head_scores,
+    values={
+        "induction": HEADS,
+        "duplicate": HEADS,
+        "previous": HEADS,
+        "induction_unrepeated": HEADS,
+    },
+    clean=("pattern",),
+    corrupted=("pattern",),
+    needs=("position:second", "position:period", "corrupted:no repeat"),
+)
+"""Mean attention from the second half of a repeated sequence, by head.
+
+``induction``: to the token after the last occurrence (period - 1 back); ``duplicate``: to the
+last occurrence (period back); ``previous``: to the token before. ``induction_unrepeated``: as far
+back as induction, where the second half is fresh tokens, so that there is nothing to find.
+
+Source: Tigges et al. 2024, Figure 2 and its code, which also averages in the queries of the
+first half (one for induction, none for duplicate, half of all for previous): a hundredth of the
+induction score. We take the second half's queries alone, so that all scores are of the same
+tokens; BOS, where there is one, shifts positions and nothing else.
+"""

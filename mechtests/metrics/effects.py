@@ -1,0 +1,124 @@
+"""Direct effects: what each head tells the logits itself, not through other heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mechtests.metrics.behaviour import logit_difference
+from mechtests.metrics.metric import Batch, Cost, Job, Metric, Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mechtests.models.shape import Shape
+
+WORKING_BYTES = 150_000_000
+
+
+def prompts_at_once(shape: Shape, branches: int, itemsize: int = 4) -> int:
+    """How many prompts with so many alternatives of END keep the working memory small."""
+    numbers = branches * (6 * shape.width + 3 * shape.mlp_width)
+    return max(1, WORKING_BYTES // (itemsize * numbers))
+
+
+def _direct_effects(batch: Batch) -> Mapping[str, Tensor]:
+    import torch
+
+    network, prompts = batch.network, batch.prompts
+    shape = network.shape
+    clean = logit_difference(network, batch.clean.final, prompts)
+    most = prompts_at_once(shape, shape.layers * shape.heads)
+    patched = []
+    for start in range(0, len(prompts), most):
+        rows = torch.arange(start, min(start + most, len(prompts)))
+        ends = _patched(batch, rows)
+        patched.append(logit_difference(network, ends, prompts.select(rows.numpy())))
+    effect = clean[:, None] - torch.cat(patched)
+    return {
+        "direct_effect": effect.view(len(prompts), shape.layers, shape.heads),
+        "clean": clean,
+        "corrupted": logit_difference(network, batch.corrupted.final, prompts),
+    }
+
+
+def _patched(batch: Batch, rows: Tensor) -> Tensor:
+    """The end of the residual stream with one head's z corrupted, ``[prompt, head, width]``.
+
+    A branch for every head of every layer starts where its head writes. From there on
+    it keeps the clean run's attention outputs and recomputes MLPs.
+    """
+    import torch
+
+    network, clean = batch.network, batch.clean
+    branches = clean["resid_pre@end", 0][rows, None][:, :0]
+    for layer in range(network.shape.layers):
+        z, other = clean["z@end", layer][rows], batch.corrupted["z@end", layer][rows]
+        written = network.attention_out(layer, one_head_of(z, other))
+        frozen = clean["attn_out@end", layer][rows, None].expand(-1, branches.shape[1], -1)
+        fresh = clean["resid_pre@end", layer][rows, None].expand_as(written)
+        branches = network.after_attention(
+            layer, torch.cat((branches, fresh), 1), torch.cat((frozen, written), 1)
+        )
+    return branches
+
+
+def one_head_of(z: Tensor, other: Tensor) -> Tensor:
+    """Take one head's z from another run, each head in turn: ``[prompt, branch, head, ...]``."""
+    import torch
+
+    this = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)[:, :, None]
+    return torch.where(this, other[:, None], z[:, None])
+
+
+def _effects_cost(job: Job) -> Cost:
+    """MLPs at END: of layer l for the heads of the layers up to l."""
+    if job.shape is None:
+        return Cost(forward=8.0 * job.prompts)
+    shape = job.shape
+    attention = 2 * shape.width * shape.head_width * (shape.heads + shape.key_value_heads)
+    mlp = shape.block_parameters // shape.layers - attention
+    branch_layers = shape.heads * shape.layers * (shape.layers + 1) / 2
+    outputs = shape.layers * shape.heads * (shape.heads * shape.head_width * shape.width)
+    return Cost(flops=2.0 * job.prompts * (branch_layers * mlp + outputs))
+
+
+direct_effects = Metric(
+    name="effects.direct_effects",
+    version=1,
+    compute=_direct_effects,
+    values={
+        "direct_effect": Value(("prompt", "layer", "head"), "logits"),
+        "clean": Value(("prompt",), "logits"),
+        "corrupted": Value(("prompt",), "logits"),
+    },
+    clean=("resid_pre@end", "z@end", "attn_out@end"),
+    corrupted=("z@end",),
+    cost=_effects_cost,
+    needs=("answers",),
+)
+"""The direct effect of every head on the logit difference, by path patching.
+
+``direct_effect``: the clean logit difference minus the one with the head's z at END taken
+from the corrupted run, all other heads' z kept clean and MLPs recomputed; positive where the
+head supports the right answer. ``clean`` and ``corrupted``: the logit differences of the two runs.
+
+Source: Tigges et al. 2024, Figure 4 and its code (path patching to the last residual stream,
+with MLPs on the direct path), which gives ``e = (patched - clean) / (clean - corrupted)``: our
+effect is -e times that span. It patches the head at all positions; where all attention is frozen
+nothing but END's own residual stream reaches END's logits, so that END alone gives the same.
+"""
+
+
+def _mean_z(batch: Batch) -> Mapping[str, Tensor]:
+    return {"z": batch.clean.stack("z@end").mean(0)}
+
+
+mean_z = Metric(
+    name="effects.mean_z",
+    version=1,
+    compute=_mean_z,
+    values={"z": Value(("layer", "head", "head_width"), "activation")},
+    clean=("z@end",),
+)
+"""The mean of every head's z at END over all prompts: what mean ablation puts in its place."""

@@ -1,0 +1,51 @@
+"""Which names of branches and tags are moments of training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from mechtests.models.cell import Checkpoint
+
+PYTHIA = re.compile(r"EleutherAI/pythia-(?!.*-v0$).*")
+"""Pythia's repositories, without the first release (``-v0``), whose steps differ."""
+
+PYTHIA_STEPS = (0, *(2**i for i in range(10)), *range(1000, 143001, 1000))
+"""The 154 checkpoints of every Pythia model (Biderman et al. 2023, section 2.1)."""
+
+PYTHIA_TOKENS_PER_STEP = 1024 * 2048
+
+_REVISION = re.compile(
+    r"(?:stage1-)?(?:step|ckpt|checkpoint|iter)[-_]?(?P<step>\d+)"
+    r"(?:[-_]tokens[-_]?(?P<tokens>\d+(?:\.\d+)?)(?P<unit>[KMBT]?))?"
+    r"|tokens[-_]?(?P<only>\d+(?:\.\d+)?)(?P<scale>[KMBT]?)"
+)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def parse_revisions(repo: str, revisions: Iterable[str]) -> tuple[Checkpoint, ...]:
+    """The revisions that are moments of training, in order; other names are left out.
+
+    Understood are ``step1000``, ``step1000-tokens4B``, ``stage1-step1000-tokens3B`` (OLMo;
+    only its first stage, since later ones count again from 0), ``ckpt-1000``,
+    ``checkpoint-1000``, ``iter-1000`` and ``tokens-4B``. Pythia's tokens are its steps
+    x 2,097,152.
+    """
+    pythia = PYTHIA.fullmatch(repo) is not None
+    found = [c for name in revisions if (c := _parse(name, pythia=pythia))]
+    return tuple(sorted(found, key=lambda c: (c.progress or 0, c.label)))
+
+
+def _parse(revision: str, *, pythia: bool) -> Checkpoint | None:
+    match = _REVISION.fullmatch(revision)
+    if match is None:
+        return None
+    if match["step"] is None:
+        return Checkpoint(revision, None, _count(match["only"], match["scale"]))
+    step = int(match["step"])
+    tokens = _count(match["tokens"], match["unit"]) if match["tokens"] else None
+    return Checkpoint(revision, step, step * PYTHIA_TOKENS_PER_STEP if pythia else tokens)
+
+
+def _count(number: str, unit: str) -> int:
+    return round(float(number) * _UNITS[unit])

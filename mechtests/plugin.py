@@ -1,0 +1,357 @@
+"""The pytest plugin: options and hooks.
+
+Light and silent where there are no claims: it imports pytest and the standard library, and
+everything else when the first claim is collected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mechtests import shipped
+
+if TYPE_CHECKING:
+    from mechtests.session import Session
+
+REPORT = "_mechtests"
+FAIL_ON = ("refuted", "changed", "error", "inconclusive")
+ALIASES = {
+    "--model": {"dest": "mech_model", "action": "append", "metavar": "NAME"},
+    "--checkpoints": {"dest": "mech_checkpoints", "metavar": "SPEC"},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options; the short ``--model`` and ``--checkpoints`` come later."""
+    group = parser.getgroup("mechtests", "claims about mechanisms of language models")
+    add = group.addoption
+    add(
+        "--mech-model",
+        action="append",
+        metavar="NAME",
+        help=(
+            "judge this model (repeat it, or a comma list): a hub id or its short form, a local "
+            "folder or .gguf file written --mech-model=PATH; short form: --model"
+        ),
+    )
+    add(
+        "--mech-checkpoints",
+        metavar="SPEC",
+        help=(
+            "final, all, step:0,1000, tokens:2e9, log:12 or 1000..8000; short form: --checkpoints"
+        ),
+    )
+    add(
+        "--mech-claims",
+        action="append",
+        metavar="GLOB",
+        help=("judge only the claims whose id matches, such as 'tigges2024.name-*'"),
+    )
+    add(
+        "--mech-plan",
+        action="store_true",
+        help=("print what would be measured and what it costs, and measure nothing"),
+    )
+    add(
+        "--mech-replay",
+        nargs="?",
+        const="latest",
+        metavar="RUN",
+        help=(
+            "judge the stored measurements of a run (the latest, or --mech-replay=RUN) without a model"
+        ),
+    )
+    add("--mech-refresh", action="store_true", help="measure again what is stored")
+    add("--mech-offline", action="store_true", help="never ask the network")
+    add("--mech-cache", metavar="DIR-or-URL", help="where measurements are stored")
+    add(
+        "--mech-profile",
+        choices=("quick", "standard", "full"),
+        default="quick",
+        help=("how many prompts and random draws (default: quick)"),
+    )
+    add("--mech-seed", type=int, default=0, metavar="N", help="the root of every random draw")
+    add(
+        "--mech-dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help=("precision of the network (default: float32)"),
+    )
+    add("--mech-device", default="cpu", help="where the network runs (default: cpu)")
+    add(
+        "--mech-prompts",
+        action="append",
+        metavar="TASK=FILE.csv",
+        help=("use your own prompts for a task: columns clean, corrupted and the answers"),
+    )
+    add(
+        "--mech-fail-on",
+        type=_fail_on,
+        default=["refuted", "changed", "error"],
+        metavar="LIST",
+        help="what makes the run fail (default: refuted,changed,error)",
+    )
+    add(
+        "--mech-report",
+        action="append",
+        metavar="PATH",
+        help=("also write the records to PATH.jsonl or PATH.json"),
+    )
+    parser.addini("mech_reports", "folder for the records of runs", default=".mechtests")
+
+
+def _fail_on(given: str) -> list[str]:
+    words = [word.strip() for word in given.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in FAIL_ON]:
+        raise argparse.ArgumentTypeError(f"knows {', '.join(FAIL_ON)}, got {', '.join(unknown)}")
+    return words
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Iterator[None]:
+    """Add the short options, unless another plugin or conftest owns them."""
+    _refuse_split_path(args)
+    yield
+    group = parser.getgroup("mechtests")
+    for option, how in ALIASES.items():
+        try:
+            group.addoption(option, help=argparse.SUPPRESS, **how)
+        except (ValueError, argparse.ArgumentError):
+            continue
+
+
+def _refuse_split_path(args: list[str]) -> None:
+    """Refuse ``--model PATH``: pytest has already taken PATH for a folder of tests."""
+    for option, value in zip(args, args[1:], strict=False):
+        if option in ("--model", "--mech-model") and (
+            Path(value).exists() or value.endswith(".gguf")
+        ):
+            raise pytest.UsageError(
+                f"write {option}={value}: after a space pytest takes an existing path for a "
+                "folder of tests"
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the fixtures, and refuse an unknown model before anything is collected."""
+    for module in shipped.modules("fixtures"):
+        config.pluginmanager.register(module, module.__name__)
+    config.addinivalue_line("markers", "claim: set by @mechtests.claim; not for use by hand")
+    if config.option.mech_model or config.option.mech_prompts:
+        _session(config)
+
+
+def _session(config: pytest.Config) -> Session:
+    """The session of this run, made when it is first asked for."""
+    from mechtests.errors import UsageError
+    from mechtests.session import SESSION, Session
+
+    if SESSION not in config.stash:
+        try:
+            session = Session(config)
+            if config.option.mech_model:
+                session.cells("cell")
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[SESSION] = session
+        if session.worker is None:
+            from mechtests.reporter import Reporter
+
+            config.pluginmanager.register(Reporter(session), "mechtests-reporter")
+    return config.stash[SESSION]
+
+
+def _started(config: pytest.Config) -> Session | None:
+    """The session, where there is one."""
+    if "mechtests.session" not in sys.modules:
+        return None
+    from mechtests.session import SESSION
+
+    return config.stash.get(SESSION, None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each task of a claim and each cell."""
+    declaration = getattr(metafunc.function, "mechtests_claim", None)
+    if declaration is None:
+        return
+    from mechtests.errors import UsageError
+
+    if "mech_case" not in metafunc.fixturenames:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: a claim's test takes the fixtures measured and judge"
+        )
+    try:
+        cases = _session(metafunc.config).cases(declaration)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    several = len(declaration.claims) > 1
+    ids = [f"{case.claim.task}-{case.cell.id}" if several else case.cell.id for case in cases]
+    metafunc.parametrize("mech_case", cases, ids=ids, indirect=True, scope="session")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Make a claim's words its keywords."""
+    callspec = getattr(item, "callspec", None)
+    case = None if callspec is None else callspec.params.get("mech_case")
+    if case is not None:
+        from mechtests.session import CASE
+
+        item.stash[CASE] = case
+        item.extra_keyword_matches.update(case.claim.keywords)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``--mech-claims`` does not select; run the sanity claims first."""
+    session = _started(config)
+    if session is None:
+        return
+    from mechtests.session import CASE
+
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        case = item.stash.get(CASE, None)
+        chosen = case is None or session.selected(case.claim)
+        (kept if chosen else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+    items[:] = sorted(kept, key=lambda item: not _sanity(item, CASE))
+    _note_model_words(config, session, items)
+
+
+def _sanity(item: pytest.Item, key: Any) -> bool:
+    case = item.stash.get(key, None)
+    return case is not None and case.claim.paper == "sanity"
+
+
+def _note_model_words(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:
+    """Say where a word of ``-k`` selects by a model's name what it did not mean."""
+    words = re.findall(r"[\w:+\-./]+", config.option.keyword or "")
+    from mechtests.session import cases_of
+
+    models = {case.cell.id for case in cases_of(items)}
+    for word in words:
+        if word in ("and", "or", "not"):
+            continue
+        if hits := [model for model in models if word.lower() in model.lower()]:
+            session.notes.append(
+                f"-k {word} also matches every test on {', '.join(sorted(hits))}; "
+                "--mech-claims selects by claim id alone"
+            )
+
+
+def _distributes(config: pytest.Config) -> bool:
+    """Whether this process is the controller of xdist workers."""
+    return config.pluginmanager.hasplugin("dsession")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker which cells there are; it never asks the network."""
+    node.workerinput["mechtests"] = _session(node.config).tell_worker()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Under xdist the controller collects too, and measures before the workers judge."""
+    if not _distributes(session.config) or session.config.option.collectonly:
+        return
+    session.perform_collect()
+    _measure(session)
+    mine = _started(session.config)
+    if mine is not None and mine.results is not None:
+        mine.share_results()
+    session.items = []
+    session.testscollected = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Print the plan, or measure, before the first test runs."""
+    config = session.config
+    broken = session.testsfailed and not config.option.continue_on_collection_errors
+    if broken or config.option.collectonly or hasattr(config, "workerinput"):
+        return None
+    if config.option.mech_plan and (mine := _started(config)):
+        from mechtests.reporting import plans
+
+        _write(config, plans.render(mine.make_plan(session.items), width=_width(config)))
+        return True
+    if not _distributes(config):
+        _measure(session)
+    return None
+
+
+def _measure(session: pytest.Session) -> None:
+    """Measure what the collected tests need."""
+    from functools import partial
+
+    mine = _started(session.config)
+    if mine is None:
+        return
+    from mechtests.errors import MechtestsError
+    from mechtests.reporting import progress
+    from mechtests.session import cases_of
+
+    if not cases_of(session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            mine.measure(session.items, partial(progress.meter, stream=sys.stderr))
+        except MechtestsError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Put the verdict on the report, as JSON: so it crosses xdist and a crash loses nothing."""
+    report = yield
+    if _started(item.config) is not None:
+        from mechtests.reporter import attach
+
+        attach(item, report)
+    return report
+
+
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> tuple[str, str, Any] | None:
+    """Our own word and letter, in pytest's own category: failures stay visible as such."""
+    if not hasattr(report, REPORT):
+        return None
+    from mechtests.reporter import status
+
+    return status(report)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how to run the shipped claims where a model was named and no claim was found."""
+    session = _started(config)
+    if session is None or not config.option.mech_model or terminalreporter.stats:
+        return
+    if not terminalreporter._session.testscollected and not session.records:
+        terminalreporter.write_line(
+            "no claim was collected here; the claims that come with mechtests run with: "
+            "pytest --pyargs mechtests.suite.assertions --model "
+            + ",".join(config.option.mech_model)
+        )
+
+
+def _write(config: pytest.Config, text: str) -> None:
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    for line in text.splitlines():
+        reporter.write_line(line)
+
+
+def _width(config: pytest.Config) -> int:
+    return int(config.get_terminal_writer().fullwidth)

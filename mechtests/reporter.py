@@ -1,0 +1,207 @@
+"""Between pytest's reports and the project's records: verdicts in, journal and summary out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mechtests import judging
+from mechtests.errors import MechtestsError
+from mechtests.plan import Case, place
+from mechtests.reporting import records, terminal
+from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
+from mechtests.session import CASE, SESSION, VERDICT, Session
+from mechtests.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Json = Any
+REPORT = "_mechtests"
+
+WORDS = {
+    Outcome.HOLDS: ("HOLDS", "H", {"green": True}),
+    Outcome.REFUTED: ("REFUTED", "R", {"red": True}),
+    Outcome.INCONCLUSIVE: ("INCONCLUSIVE", "?", {"yellow": True}),
+    Outcome.NOT_APPLICABLE: ("N/A", "n", {"cyan": True}),
+    Outcome.ERROR: ("ERROR", "E", {"red": True}),
+}
+
+
+def attach(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Put the record of a test on the report of the phase that decided it.
+
+    That is the call; the set-up where the gate or an error ended the test there; the
+    tear-down where the test forgot to judge.
+    """
+    case = item.stash.get(CASE, None)
+    if case is None or (report.when == "setup" and report.passed):
+        return
+    verdict = item.stash.get(VERDICT, None)
+    if report.when == "teardown" and (not report.failed or verdict is not None):
+        return
+    if verdict is None or (report.failed and report.when != "call"):
+        if report.passed:
+            return
+        verdict = Verdict(Outcome.ERROR, _sentence(report))
+    session = item.config.stash[SESSION]
+    record = _record(session, item, case, verdict, report)
+    setattr(report, REPORT, json.dumps(record.to_json(), allow_nan=False))
+
+
+def _sentence(report: pytest.TestReport) -> str:
+    """The last line of what went wrong, or all of a sentence of ours."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = str(crash.message if crash is not None else report.longreprtext)
+    return text.removeprefix("mechtests.errors.").strip()
+
+
+def _record(
+    session: Session, item: pytest.Item, case: Case, verdict: Verdict, report: pytest.TestReport
+) -> Record:
+    results = session.judged_from()
+    identity = results.identities.get(case.cell.id)
+    checkpoint = case.cell.checkpoint
+    weights, facts = _facts(case, session)
+    return Record.from_verdict(
+        verdict,
+        claim=case.claim,
+        run="",
+        cell=RecordedCell(
+            id=case.cell.id,
+            model=case.cell.model,
+            checkpoint=None
+            if checkpoint is None
+            else RecordedCheckpoint(checkpoint.label, checkpoint.step, checkpoint.tokens),
+            identity=identity,
+            weights=weights,
+            dtype=session.settings.dtype,
+            device=session.settings.device,
+        ),
+        measurements={}
+        if identity is None
+        else {name: results.key(need, case.cell) for name, need in case.claim.needs.items()},
+        expectation=judging.expectation(case),
+        overridden=bool(case.claim.task and case.claim.task in session.settings.prompts),
+        profile=session.settings.profile,
+        seed=session.settings.seed,
+        nodeid=item.nodeid,
+        reproduce=_reproduce(session, item),
+        facts=facts,
+        seconds=round(report.duration, 3),
+    )
+
+
+def _facts(case: Case, session: Session) -> tuple[str | None, dict[str, Json]]:
+    """The digest of the weights measured, and what else the measurements say of themselves."""
+    results = session.judged_from()
+    weights, facts = None, {}
+    for name, need in case.claim.needs.items():
+        try:
+            found = results.measurement(need, case.cell).facts
+        except MechtestsError:
+            continue
+        if place(need, case.cell) == case.cell:
+            weights = found.get("weights", weights)
+        facts[name] = {k: found[k] for k in ("prompts", "batch", "notes", "bos") if k in found}
+    return weights, facts
+
+
+def _reproduce(session: Session, item: pytest.Item) -> str:
+    """The command that reaches this verdict again."""
+    option = session.config.option
+    case = item.stash[CASE]
+    words = ["pytest", item.nodeid, f"--model={session.asked_as(case.cell.model)}"]
+    if case.cell.checkpoint is not None and option.mech_checkpoints:
+        words += [f"--checkpoints={case.cell.checkpoint.label}"]
+    for name, default in (("profile", "quick"), ("seed", 0), ("dtype", "float32")):
+        if (value := getattr(session.settings, name)) != default:
+            words += [f"--mech-{name}={value}"]
+    for task, path in session.settings.prompts.items():
+        words += [f"--mech-prompts={task}={path}"]
+    return shlex.join(words)
+
+
+def status(report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]]:
+    """One of pytest's own categories, with our letter and word."""
+    record = Record.from_json(json.loads(getattr(report, REPORT)))
+    word, letter, markup = WORDS[record.outcome]
+    if record.expected:
+        return "xfailed", "x", ("EXPECTED REFUTED", {"yellow": True})
+    if report.failed:
+        category = "failed" if report.when == "call" else "error"
+    else:
+        category = "passed" if report.passed else "skipped"
+    return category, letter, (word, markup)
+
+
+class Reporter:
+    """Registered by the plugin in the process that reports, once there is a claim."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Append the record to the journal at once, so that a crash loses none."""
+        text = getattr(report, REPORT, None)
+        journal = self._session.journal
+        if text is None or journal is None:
+            return
+        tree = json.loads(text)
+        journal.append(Record.from_json({**tree, "run": journal.id}))
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Close the journal and write the reports that were asked for."""
+        journal = self._session.journal
+        if journal is None:
+            return
+        done = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        journal.finish(complete=done)
+        self._session.records = records.correct(journal.records)
+        for path in self._session.config.option.mech_report or []:
+            write_report(Path(path), self._session.records)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The claims by cells, what did not hold and why, and where the records are."""
+        session = self._session
+        for note in dict.fromkeys(session.notes):
+            terminalreporter.write_line(f"note: {note}", yellow=True)
+        if not session.records or session.journal is None:
+            return
+        writer = terminalreporter._tw
+        text = terminal.render(
+            session.records,
+            width=writer.fullwidth,
+            color=bool(writer.hasmarkup),
+            ascii=_ascii(writer),
+            verbosity=session.config.option.verbose,
+            path=session.journal.records_path,
+        )
+        writer.line()
+        writer.write(text if text.endswith("\n") else text + "\n")
+
+
+def _ascii(writer: Any) -> bool:
+    """Whether the terminal cannot show box drawing."""
+    encoding = getattr(writer._file, "encoding", None) or "ascii"
+    try:
+        "│─┼≥×".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
+def write_report(path: Path, found: Sequence[Record]) -> None:
+    """Write the corrected records where ``--mech-report`` says."""
+    trees = [record.to_json() for record in found]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(trees, indent=1, allow_nan=False) + "\n", "utf-8")
+    else:
+        lines = [json.dumps(tree, allow_nan=False) for tree in trees]
+        path.write_text("".join(line + "\n" for line in lines), "utf-8")

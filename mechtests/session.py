@@ -1,0 +1,301 @@
+"""A pytest run with claims: its cells, its plan, its results, its records."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, cast
+
+import pytest
+
+from mechtests import engine, judging, plan
+from mechtests.claim import ATTRIBUTE, Claim, Declaration
+from mechtests.errors import MechtestsError, UsageError
+from mechtests.models import sources
+from mechtests.models.cell import FINAL, Cell, Checkpoint, select
+from mechtests.plan import Case, Plan, Settings
+from mechtests.reporting import records
+from mechtests.reporting.record import Record
+from mechtests.store import Store, StoreWarning, default_folder
+from mechtests.tasks import csv_prompts
+from mechtests.verdict import Outcome, Verdict
+
+Json = Any
+DEFAULT_MODEL = "smollm2-135m"
+CASE = pytest.StashKey[Case]()
+VERDICT = pytest.StashKey[Verdict]()
+SESSION = pytest.StashKey["Session"]()
+
+
+class Session:
+    """The state of a run that has at least one claim.
+
+    Args:
+        config: pytest's configuration, with the options of the plugin.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        option = config.option
+        self.config = config
+        self.offline: bool = option.mech_offline or option.mech_replay is not None
+        self.notes: list[str] = []
+        self.replayed = self._replayed()
+        self.settings = self._settings()
+        self.store = Store(option.mech_cache or default_folder())
+        self.results: engine.Results | None = None
+        self.plan: Plan | None = None
+        self.journal: records.Journal | None = None
+        self.records: list[Record] = []
+        self._cells: dict[str, tuple[Cell, ...]] = {}
+        self._asked: dict[str, str] = {}
+
+    @property
+    def worker(self) -> Mapping[str, Json] | None:
+        """What the controller told this xdist worker, or None in the main process."""
+        told = getattr(self.config, "workerinput", None)
+        return None if told is None else cast("Mapping[str, Json]", told["mechtests"])
+
+    @property
+    def reports(self) -> Path:
+        """The folder run records go to."""
+        return self.config.rootpath / str(self.config.getini("mech_reports"))
+
+    def _replayed(self) -> Mapping[str, Json] | None:
+        """The header of the run that is replayed."""
+        name = self.config.option.mech_replay
+        if name is None:
+            return None
+        run = records.latest(self.reports) if name == "latest" else records.find(self.reports, name)
+        return records.header(run)
+
+    def _settings(self) -> Settings:
+        option = self.config.option
+        if self.replayed is not None:
+            return Settings(**self.replayed["settings"])
+        files: dict[str, str] = dict(_pair("--mech-prompts", p) for p in option.mech_prompts or [])
+        return Settings(
+            profile=option.mech_profile,
+            seed=option.mech_seed,
+            dtype=option.mech_dtype,
+            device=option.mech_device,
+            prompts=files,
+            prompt_digests={task: csv_prompts.file_identity(path) for task, path in files.items()},
+        )
+
+    def cells(self, over: str) -> tuple[Cell, ...]:
+        """The cells claims of a kind are judged in, resolved once and without a download.
+
+        Raises:
+            UsageError: A model or a checkpoint does not exist.
+        """
+        if over != "cell":
+            raise UsageError(
+                f"claims over {over} cannot be judged by this version, only claims over cells; "
+                "leave the claim out with --mech-claims or -k"
+            )
+        if over not in self._cells:
+            names = sources.parse_models(self.config.option.mech_model or [DEFAULT_MODEL])
+            self._cells[over] = tuple(cell for name in names for cell in self._of_model(name))
+        return self._cells[over]
+
+    def asked_as(self, model: str) -> str:
+        """What the user wrote to name a model: its path, where it is a folder or file."""
+        return self._asked.get(model, model)
+
+    def _of_model(self, name: str) -> Iterator[Cell]:
+        cache = Path(default_folder())
+        source = sources.resolve(name, offline=self.offline, cache=cache)
+        self._asked[source.name] = name
+        spec = self.config.option.mech_checkpoints
+        told = self.worker
+        if told is not None:
+            chosen = [Checkpoint(**each) if each else None for each in told["cells"][source.name]]
+        elif self.replayed is not None:
+            chosen = _checkpoints(self.replayed, source.name)
+        else:
+            asks = spec not in (None, FINAL)  # the final weights need no list from the network
+            known = source.checkpoints(offline=self.offline or not asks)
+            chosen = list(select(known, spec, "cell"))
+        for checkpoint in chosen:
+            yield Cell(source.name, checkpoint, source)
+
+    def cases(self, declaration: Declaration) -> list[Case]:
+        """The tests a declared claim becomes: its tasks, each in every cell."""
+        return [
+            Case(claim, cell) for claim in declaration.claims for cell in self.cells(claim.over)
+        ]
+
+    def selected(self, claim: Claim) -> bool:
+        """Whether ``--mech-claims`` selects a claim."""
+        globs = self.config.option.mech_claims
+        return not globs or any(fnmatch.fnmatchcase(claim.id, glob) for glob in globs)
+
+    def make_plan(self, items: Sequence[pytest.Item]) -> Plan:
+        """The plan of the collected tests; asks the network for commits unless offline."""
+        self.plan = plan.build(
+            cases_of(items),
+            self.settings,
+            self.store,
+            offline=self.offline,
+            refresh=self.config.option.mech_refresh,
+            identities=None if self.replayed is None else self.replayed["identities"],
+        )
+        return self.plan
+
+    def measure(self, items: Sequence[pytest.Item], meter_for: Any) -> None:
+        """Make what is missing, unless this is a replay, and open the journal."""
+        self.journal = records.Journal(
+            self.reports,
+            {
+                "argv": [str(arg) for arg in self.config.invocation_params.args],
+                "settings": asdict(self.settings),
+                "store": self.store.url,
+                "versions": engine.versions(),
+                "replays": None if self.replayed is None else self.replayed["run"],
+                "cells": self._told_cells(),
+            },
+            warn=self.notes.append,
+        )
+        if self.replayed is not None:
+            self.results = engine.Results(self.settings, self.replayed["identities"], self.store)
+        else:
+            with self._telling():
+                made = self.make_plan(items)
+                with meter_for(made) as meter:
+                    self.results = engine.run(made, self.store, offline=self.offline, meter=meter)
+        self.journal.update(
+            identities=dict(self.results.identities), loads=dict(self.results.loads)
+        )
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn warnings of the store into notes of the run, each said once."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", StoreWarning)
+            try:
+                yield
+            finally:
+                self.notes += dict.fromkeys(str(warning.message) for warning in caught)
+
+    def _told_cells(self) -> dict[str, list[Json]]:
+        """The checkpoints of each model, as JSON for workers and replays."""
+        told: dict[str, list[Json]] = {}
+        for cell in self.cells("cell"):
+            told.setdefault(cell.model, []).append(
+                None if cell.checkpoint is None else asdict(cell.checkpoint)
+            )
+        return told
+
+    def tell_worker(self) -> dict[str, Json]:
+        """What an xdist worker must know before it collects; the rest is in the file named."""
+        self.state = Path(mkdtemp(prefix="mechtests-")) / "results.json"
+        return {"cells": self._told_cells(), "state": str(self.state)}
+
+    def share_results(self) -> None:
+        """Leave for the workers where the measurements are and what went wrong."""
+        assert self.results is not None
+        stores = [self.store.url]
+        if self.store.unwritten:
+            stores.append(str(self.state.parent / "store"))
+            self.store.copy_unwritten(Store(stores[-1]))
+        state = {
+            "stores": stores,
+            "settings": asdict(self.settings),
+            "identities": dict(self.results.identities),
+            "errors": self.results.errors,
+            "cell_errors": self.results.cell_errors,
+        }
+        self.state.write_text(json.dumps(state))
+
+    def judged_from(self) -> engine.Results:
+        """The results this process judges from; a worker reads them when its first test runs."""
+        if self.results is None:
+            told = self.worker
+            if told is None:
+                raise MechtestsError("nothing was measured before the first test of a claim ran")
+            state = json.loads(Path(told["state"]).read_text())
+            store = Store(*state.pop("stores"))
+            state["settings"] = Settings(**state["settings"])
+            self.results = engine.Results(store=store, **state)
+        return self.results
+
+
+class Judge:
+    """Takes the verdict of one test, records it, and ends the test as pytest understands it."""
+
+    def __init__(self, case: Case, request: pytest.FixtureRequest) -> None:
+        self.case = case
+        self._node = request.node
+        self._session = request.config.stash[SESSION]
+        self._fail_on: list[str] = request.config.option.mech_fail_on
+
+    def measured(self) -> judging.Measured:
+        """The claim's measurements; ends the test where the gate or the tokenizer decides."""
+        __tracebackhide__ = True
+        ready = judging.prepare(self.case, self._session.judged_from())
+        if isinstance(ready, Verdict):
+            self(ready)
+        return cast("judging.Measured", ready)
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Record a verdict and end the test: passed, skipped, failed or xfailed."""
+        __tracebackhide__ = True
+        self._node.stash[VERDICT] = verdict
+        reason = judging.expectation(self.case)
+        if reason and verdict.outcome is Outcome.REFUTED:
+            pytest.xfail(f"expected: {reason}: {verdict.sentence}")
+        if verdict.outcome is Outcome.HOLDS:
+            return
+        if verdict.outcome.value in self._fail_on:
+            pytest.fail(str(verdict), pytrace=False)
+        pytest.skip(str(verdict))
+
+    def finish(self) -> None:
+        """Refuse a test that ended without a verdict.
+
+        Raises:
+            UsageError: The test passed and never called judge.
+        """
+        report = self._node.stash.get(CALLED, None)
+        if report and VERDICT not in self._node.stash:
+            raise UsageError(
+                f"claim {self.case.claim.id!r}: its test ended without a verdict; "
+                "call judge(...) with one"
+            )
+
+
+CALLED = pytest.StashKey[bool]()
+
+
+def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
+    """The cases of the tests that judge claims."""
+    return [item.stash[CASE] for item in items if CASE in item.stash]
+
+
+def declaration_of(function: Any) -> Declaration | None:
+    """The claim a test function declares, or None."""
+    return getattr(function, ATTRIBUTE, None)
+
+
+def _checkpoints(header: Mapping[str, Json], model: str) -> list[Checkpoint | None]:
+    cells = header.get("cells", {})
+    if model not in cells:
+        raise UsageError(
+            f"--mech-replay: that run has no model {model!r}, it has {', '.join(cells) or 'none'}; "
+            "name one of them with --model"
+        )
+    return [Checkpoint(**each) if each else None for each in cells[model]]
+
+
+def _pair(option: str, given: str) -> tuple[str, str]:
+    name, equals, path = given.partition("=")
+    if not equals or not Path(path).is_file():
+        raise UsageError(f"{option} is TASK=FILE.csv with a file that exists, got {given!r}")
+    return name, path

@@ -1,0 +1,40 @@
+"""The claims and fixtures that come with the package: files that are loaded by their path."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from mechtests.claim import ATTRIBUTE, Claim
+
+
+def folder(name: str) -> Path:
+    """``assertions`` or ``fixtures``: in the wheel's suite, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "suite" / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def modules(name: str) -> Iterator[ModuleType]:
+    """Every module of one of the folders, loaded once, in the order of their names."""
+    for path in sorted(folder(name).glob("[a-z]*.py")):
+        full = f"mechtests_{name}_{path.stem}"
+        if full not in sys.modules:
+            spec = importlib.util.spec_from_file_location(full, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[full] = module
+            spec.loader.exec_module(module)
+        yield sys.modules[full]
+
+
+def claims() -> Iterator[Claim]:
+    """Every claim that comes with the package."""
+    for module in modules("assertions"):
+        for test in vars(module).values():
+            declaration = getattr(test, ATTRIBUTE, None)
+            yield from () if declaration is None else declaration.claims

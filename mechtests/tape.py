@@ -1,0 +1,175 @@
+"""A task's prompts on a network: run once, batch by batch, and what was read is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechtests.errors import MeasurementError
+from mechtests.tasks.prompts import Ids, Prompts
+
+if TYPE_CHECKING:
+    from mechtests.models.activations import Activations
+    from mechtests.models.network import Network
+
+TOKENS_A_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Which activations are read, of the clean run and of each corrupted one."""
+
+    clean: frozenset[str] = frozenset()
+    corrupted: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __or__(self, other: Sites) -> Sites:
+        """Both."""
+        names = self.corrupted.keys() | other.corrupted.keys()
+        nothing: frozenset[str] = frozenset()
+        return Sites(
+            self.clean | other.clean,
+            {
+                name: self.corrupted.get(name, nothing) | other.corrupted.get(name, nothing)
+                for name in sorted(names)
+            },
+        )
+
+    def __le__(self, other: Sites) -> bool:
+        """Whether all of these are among the others."""
+        return self.clean <= other.clean and all(
+            name in other.corrupted and sites <= other.corrupted[name]
+            for name, sites in self.corrupted.items()
+        )
+
+    @classmethod
+    def union(cls, each: Iterable[Sites]) -> Sites:
+        """All of several."""
+        total = cls()
+        for sites in each:
+            total = total | sites
+        return total
+
+
+@dataclass(frozen=True)
+class Played:
+    """One batch: its rows among the task's prompts, and the runs that were asked for."""
+
+    rows: Ids
+    prompts: Prompts
+    clean: Activations
+    corrupted: Mapping[str, Activations]
+
+
+class Tape:
+    """The runs of a task's prompts on one network.
+
+    Args:
+        network: Where they run.
+        prompts: All prompts of the task.
+        budget: Bytes of activations a batch may take, and of those kept for a later stage.
+    """
+
+    def __init__(self, network: Network, prompts: Prompts, *, budget: int) -> None:
+        self.prompts = prompts
+        self.notes: list[str] = []
+        self.runs = 0
+        self._network = network
+        self._budget = budget
+        self._most = TOKENS_A_BATCH // int(prompts.length.max()) or 1
+        self._kept: list[Played] = []
+        self._holds = Sites()
+
+    def play(self, now: Sites, later: Sites) -> Iterator[Played]:
+        """Every batch with the activations of ``now``; those of ``later`` are kept if they fit."""
+        if self._kept and now <= self._holds:
+            yield from self._kept
+            return
+        keep = later if self._fits(later) else Sites()
+        self._kept, kept = [], []
+        for rows in self._batches(now | keep):
+            played = self._run(rows, now | keep)
+            yield played
+            kept.append(_only(self._network, played, keep))
+        if keep != Sites():
+            self._kept, self._holds = kept, keep
+
+    def smaller(self) -> None:
+        """Halve the batch after the memory ran out.
+
+        Raises:
+            MeasurementError: A single prompt does not fit.
+        """
+        self._kept = []
+        if self._most == 1:
+            raise MeasurementError(
+                f"{self._network.name}: out of memory with a batch of a single prompt of "
+                f"{int(self.prompts.length.max())} tokens; use a smaller model or more memory"
+            )
+        self._most //= 2
+        self.notes.append(f"out of memory: batches of at most {self._most} prompts")
+
+    @property
+    def batch(self) -> int:
+        """The most prompts a batch has."""
+        return self._most
+
+    def _bytes(self, sites: Sites) -> int:
+        """Bytes of one prompt's activations."""
+        from mechtests.models.activations import bytes_per_prompt
+
+        position = int(self.prompts.length.max())
+        each = [sites.clean, *sites.corrupted.values()]
+        return sum(bytes_per_prompt(self._network.shape, sorted(keep), position) for keep in each)
+
+    def _fits(self, sites: Sites) -> bool:
+        return sites != Sites() and self._bytes(sites) * len(self.prompts) <= self._budget
+
+    def _batches(self, sites: Sites) -> Iterator[Ids]:
+        """Rows in batches of like length, so that little is padded."""
+        most = max(1, min(self._most, self._budget // max(1, self._bytes(sites))))
+        order = np.argsort(self.prompts.length, kind="stable")
+        for start in range(0, len(order), most):
+            yield np.sort(order[start : start + most])
+
+    def _run(self, rows: Ids, sites: Sites) -> Played:
+        prompts = self.prompts.select(rows)
+        corrupted = {
+            name: self._pass(prompts.corrupted[name], prompts, keep)
+            for name, keep in sites.corrupted.items()
+        }
+        return Played(rows, prompts, self._pass(prompts.clean, prompts, sites.clean), corrupted)
+
+    def _pass(self, tokens: Ids, prompts: Prompts, keep: frozenset[str]) -> Activations:
+        import torch
+
+        self.runs += len(prompts)
+        network = self._network
+        return network.run(
+            torch.from_numpy(np.ascontiguousarray(tokens)).to(network.device),
+            keep=sorted(keep),
+            last=torch.from_numpy(prompts.end).to(network.device),
+        )
+
+
+def _only(network: Network, played: Played, sites: Sites) -> Played:
+    """A batch without what no later measurement reads."""
+    return Played(
+        played.rows,
+        played.prompts,
+        _kept(network, played.clean, sites.clean),
+        {
+            name: _kept(network, played.corrupted[name], keep)
+            for name, keep in sites.corrupted.items()
+        },
+    )
+
+
+def _kept(network: Network, run: Activations, keep: frozenset[str]) -> Activations:
+    from mechtests.models.activations import wanted
+
+    named = wanted(network.shape, sorted(keep))
+    held = {(name, layer) for (_, layer), names in named.items() for name in names}
+    return replace(run, kept={at: tensor for at, tensor in run.kept.items() if at in held})
