@@ -4,7 +4,7 @@ arXiv 2407.10827, sections 3 and 4: the heads that copy the indirect object.
 """
 
 from mechtests import claim
-from mechtests.matched import matched_draws
+from mechtests.matched import STRATA, matched_draws
 from mechtests.metrics import ablation, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
 from mechtests.rules import above, beside, matched_random
@@ -17,6 +17,7 @@ DRAWS = 999  # re-sums of stored values cost nothing
 
 
 def named(heads):
+    """Heads as people write them: ``9.6, 9.9``."""
     return ", ".join(f"{layer}.{head}" for layer, head in heads)
 
 
@@ -39,9 +40,11 @@ def named(heads):
     ],
 )
 def test_heads_that_copy_the_name_they_attend_to_are_present(measured, judge):
-    """Name movers are chosen on the selection half: copy score above 0.1 and above that of an
-    absent name, helping the logit difference directly. There is at least one (else refuted), and
-    their summed direct effect on the evaluation half is above 0.
+    """The name movers chosen on the selection half help on the evaluation half.
+
+    A name mover: copy score above 0.1 and above that of an absent name, helping the logit
+    difference directly. There is at least one (else refuted), and their summed direct effect
+    is above 0.
     """
     layers, heads = measured.effects["direct_effect"].shape[1:]
 
@@ -109,9 +112,11 @@ def test_heads_that_copy_the_name_they_attend_to_are_present(measured, judge):
     controls=["as many random heads of the same layers, ablated in the same way"],
 )
 def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, judge):
-    """Name movers with effect are chosen on the selection half. Their z at END is replaced by
-    the corrupted run's; the drop of the logit difference on the evaluation half, minus the mean
-    drop over matched random sets, is above 0. Without a name mover: not applicable.
+    """The drop without the name movers minus the mean drop without random heads is above 0.
+
+    Name movers with effect are chosen on the selection half; their z at END is replaced by the
+    corrupted run's, and the logit difference is read on the evaluation half. Without a name
+    mover: not applicable.
     """
     found = measured.ablation
 
@@ -133,7 +138,11 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
     direct = measured.effects.sum_over("direct_effect", movers, "evaluation").mean
     random = [draw.mean for draw in drops_of_random("evaluation")]
     control = matched_random(
-        drop, random, what="random heads", enumerated=bool(found["enumerated"][1])
+        drop,
+        random,
+        what="drop without random heads",
+        stratum=STRATA[int(found["stratum"][1])],
+        enumerated=bool(found["enumerated"][1]),
     )
     judge(
         (beside(verdict, control) if movers else verdict).showing(

@@ -17,17 +17,23 @@ class Need(Protocol):
     """A measurement that is declared and not yet made (see ``metrics.metric``)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The metric, the task and where, for people."""
+        ...
 
 
 class Gate(Protocol):
     """A behaviour the model must have before its mechanism is judged."""
 
     @property
-    def need(self) -> Any: ...
+    def need(self) -> Any:
+        """The measurement of the behaviour."""
+        ...
 
     @property
-    def levels(self) -> Mapping[str, float]: ...
+    def levels(self) -> Mapping[str, float]:
+        """What each of its values must exceed."""
+        ...
 
 
 @dataclass(frozen=True)

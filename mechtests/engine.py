@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from mechtests import rules
 from mechtests.errors import LoadError, MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
-from mechtests.metrics.metric import Batch, Need, digest
+from mechtests.metrics.metric import Need, digest
 from mechtests.models.cell import Cell
 from mechtests.plan import Case, CellPlan, Plan, Settings, Step, place, trained
 from mechtests.seeds import generator, seed_of
 from mechtests.store import Store
-from mechtests.tape import Played, Sites, Tape
+from mechtests.tape import Sites, Tape
 from mechtests.tasks import csv_prompts
 from mechtests.tasks.prompts import Prompts, Task
+from mechtests.work import Work, lacking, out_of_memory, sites_of
 
 if TYPE_CHECKING:
     from mechtests.models.network import Network
@@ -33,11 +32,15 @@ PACKAGES = ("mechtests", "torch", "transformers", "transformer-lens", "numpy")
 
 
 class Meter(Protocol):
-    """What is told of the progress (see ``reporting.terminal``)."""
+    """What is told of the progress (see ``reporting.progress``)."""
 
-    def describe(self, text: str) -> None: ...
+    def describe(self, text: str) -> None:
+        """Say what is going on."""
+        ...
 
-    def advance(self, amount: float) -> None: ...
+    def advance(self, amount: float) -> None:
+        """Count floating point operations that are done."""
+        ...
 
 
 class Silent:
@@ -170,41 +173,50 @@ class _Session:
     def _measure(self, tape: Tape, steps: Sequence[Step], later: Sequence[Step]) -> None:
         """Run a task's prompts and put what each measurement makes of them into the store."""
         started = time.monotonic()
-        work = [work for step in steps if (work := self._begin(step))]
+        begun = {step.need: made for step in steps if (made := self._begin(step, tape))}
+        work = list(begun.values())
         try:
-            while work and not self._played(tape, work, _sites(later)):
+            while work and not self._played(tape, work, sites_of(step.need for step in later)):
                 tape.smaller()
                 for each in work:
                     each.parts.clear()
         except MeasurementError as error:
             for each in work:
                 each.error = each.error or str(error)
-        for each in work:
-            self._finish(each, tape, time.monotonic() - started)
+        for step in steps:
+            if step.need in begun:
+                self._finish(step, begun[step.need], tape, time.monotonic() - started)
 
-    def _played(self, tape: Tape, work: Sequence[_Work], later: Sites) -> bool:
+    def _played(self, tape: Tape, work: Sequence[Work], later: Sites) -> bool:
         """Let every measurement take every batch; False where the memory ran out."""
         try:
-            for played in tape.play(_sites(each.step for each in work), later):
+            for played in tape.play(sites_of(each.need for each in work), later):
                 for each in work:
                     each.take(played)
-                self._tick(work, len(played.rows) / len(tape.prompts))
+                self._tick({each.need for each in work}, len(played.rows) / len(tape.prompts))
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             gc.collect()
             return False
         return True
 
-    def _tick(self, work: Sequence[_Work], share: float) -> None:
+    def _tick(self, needs: set[Need], share: float) -> None:
         """Count the share of a batch: its own work, and its part of the shared passes."""
-        everything = sum(step.flops for step in self.cell_plan.missing) or 1.0
-        own = sum(each.step.flops for each in work)
+        missing = self.cell_plan.missing
+        everything = sum(step.flops for step in missing) or 1.0
+        own = sum(step.flops for step in missing if step.need in needs)
         self.meter.advance(share * own * (1 + self.cell_plan.shared_flops / everything))
 
-    def _begin(self, step: Step) -> _Work | None:
-        """A measurement about to be made, or None where what it starts from failed."""
+    def _begin(self, step: Step, tape: Tape) -> Work | None:
+        """A measurement about to be made, or None where what it starts from is not there."""
         inputs = {}
+        if lacks := lacking(tape.prompts, step.need):
+            self.results.errors[step.key] = (
+                f"{step.need.name} in {self.cell.id}: it reads {', '.join(lacks)}, which these "
+                "prompts do not have; give them in the CSV file, or leave the claim out"
+            )
+            return None
         for name, need in step.need.inputs:
             try:
                 inputs[name] = self.results.measurement(need, trained(self.cell))
@@ -217,10 +229,9 @@ class _Session:
         identity = digest(self.results.identities[trained(self.cell).id])
         draw = partial(generator, self.settings.seed, step.need.metric.name, identity)
         assert self.network is not None
-        return _Work(step, self.network, inputs, self.settings.draws, draw)
+        return Work(step.need, self.network, inputs, self.settings.draws, draw)
 
-    def _finish(self, work: _Work, tape: Tape, seconds: float) -> None:
-        step = work.step
+    def _finish(self, step: Step, work: Work, tape: Tape, seconds: float) -> None:
         if work.error:
             self.results.errors[step.key] = f"{step.need.name} in {self.cell.id}: {work.error}"
             return
@@ -298,104 +309,6 @@ class _Session:
                 )
 
 
-@dataclass
-class _Work:
-    """A measurement that is being made, batch by batch."""
-
-    step: Step
-    network: Network
-    inputs: Mapping[str, Measurement]
-    draws: int
-    generator: Callable[[str], np.random.Generator]
-    parts: list[tuple[np.ndarray, Mapping[str, np.ndarray]]] = field(default_factory=list)
-    error: str = ""
-
-    def take(self, played: Played) -> None:
-        """Compute one batch; memory running out is the caller's affair, the rest is kept."""
-        import torch
-
-        if self.error:
-            return
-        need = self.step.need
-        reads = need.metric.corrupted
-        batch = Batch(
-            network=self.network,
-            prompts=played.prompts,
-            clean=played.clean,
-            corrupted=played.corrupted[need.corruption] if reads and need.corruption else None,  # type: ignore[arg-type]
-            inputs=self.inputs,
-            params=dict(need.params),
-            draws=self.draws,
-            rows=played.rows,
-            generator=self.generator,
-        )
-        try:
-            with torch.no_grad():
-                values = need.metric.compute(batch)
-            self.parts.append((played.rows, {name: _array(v) for name, v in values.items()}))
-        except Exception as error:  # whatever a metric does wrong is its own tests' error
-            if _out_of_memory(error) and len(played.rows) > 1:
-                raise
-            self.error = f"{type(error).__name__}: {error}"
-
-    def measurement(self, prompts: Prompts, facts: dict[str, Json]) -> Measurement:
-        """The batches as one, in the order of the prompts.
-
-        Raises:
-            MeasurementError: A value is not a finite number.
-        """
-        metric = self.step.need.metric
-        values = {}
-        for name, value in metric.values.items():
-            pieces = [part[name] for _, part in self.parts]
-            if value.axes[0] == "prompt":
-                joined = np.empty((len(prompts), *pieces[0].shape[1:]), pieces[0].dtype)
-                for (rows, _), piece in zip(self.parts, pieces, strict=True):
-                    joined[rows] = piece
-            else:
-                weights = [len(rows) for rows, _ in self.parts]
-                joined = np.average(np.stack(pieces), axis=0, weights=weights)
-            _finite(name, joined, value.axes, prompts)
-            values[name] = joined
-        return Measurement(
-            name=metric.name,
-            values=values,
-            axes={name: value.axes for name, value in metric.values.items()},
-            units={name: value.unit for name, value in metric.values.items()},
-            cluster=prompts.cluster,
-            template=prompts.template,
-            half=prompts.half,
-            facts=facts,
-        )
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, as Python or torch says it."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "memory" in str(error).lower()
-    )
-
-
-def _array(value: Any) -> np.ndarray[Any, Any]:
-    """A tensor or array as numpy, in single precision where it is a real number."""
-    array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
-
-
-def _finite(
-    name: str, array: np.ndarray[Any, Any], axes: tuple[str, ...], prompts: Prompts
-) -> None:
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    where = np.argwhere(~np.isfinite(array))
-    first = ", ".join(f"{axis} {int(i)}" for axis, i in zip(axes, where[0], strict=True))
-    text = f" ({prompts.texts[int(where[0][0])]!r})" if axes[0] == "prompt" else ""
-    raise MeasurementError(
-        f"{name} is not a finite number at {first}{text} and {len(where) - 1} more of "
-        f"{array.size}; the model gives NaN or infinite activations"
-    )
-
-
 def _levels(steps: Sequence[Step]) -> list[list[Step]]:
     """The steps in stages: each starts only from what earlier stages or the store have."""
     waiting = {step.need: step for step in steps}
@@ -430,19 +343,6 @@ def gate_failed(case: Case, results: Results) -> bool:
     except MechtestsError:
         return True
     return rules.gate(found, gate.levels).state == "failed"
-
-
-def _sites(steps: Iterable[Step]) -> Sites:
-    """What some measurements read of the runs of their task."""
-    return Sites.union(
-        Sites(
-            frozenset(step.need.metric.clean),
-            {step.need.corruption: frozenset(step.need.metric.corrupted)}
-            if step.need.metric.corrupted and step.need.corruption
-            else {},
-        )
-        for step in steps
-    )
 
 
 def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:

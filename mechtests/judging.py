@@ -84,13 +84,11 @@ def _gated(gate: rules.Gate, case: Case) -> Verdict:
         return Verdict(
             Outcome.NOT_APPLICABLE,
             f"{case.cell.id} does not do the task {case.claim.task}: {gate.sentence}",
-            shown={"gate": gate.sentence},
         )
     return Verdict(
         Outcome.INCONCLUSIVE,
         f"whether {case.cell.id} does the task {case.claim.task} is undecided: {gate.sentence}",
         needed=gate.needed,
-        shown={"gate": gate.sentence},
     )
 
 

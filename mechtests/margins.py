@@ -12,19 +12,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from mechtests import statistics
 from mechtests.errors import MeasurementError
 from mechtests.measurement import Sample
-from mechtests.statistics import Interval, Side
+from mechtests.statistics import Interval, Side, Summary
 from mechtests.verdict import Outcome, Verdict
 
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
 INSIDE_LEVEL = 0.90
 FEWEST_CLUSTERS = 8
-NEAR_EDGE = 5
 POWER = 0.8
 
 Kind = Literal["mean", "proportion", "census"]
@@ -45,8 +42,8 @@ def above(
         margin: What the interval is held against.
         what: What was measured, the start of the sentence.
         level: The level of the interval.
-        kind: ``"mean"``: t over cluster means. ``"proportion"``: the same, and
-            Clopper-Pearson near 0 or 1. ``"census"``: all cases, compared exactly.
+        kind: ``"mean"``: t over cluster means. ``"proportion"``: Clopper-Pearson, with
+            the clusters as trials. ``"census"``: all cases, compared exactly.
 
     Raises:
         MeasurementError: A value is NaN or infinite, or a proportion is outside 0 to 1.
@@ -65,55 +62,44 @@ def below(
 class _Reading:
     """What a sample says of a margin; no interval and no p where nothing varies."""
 
-    estimate: float
     interval: Interval | None
     p: float | None
     p_refuted: float | None
     needed: int | None = None
 
 
-def _mean(sample: Sample, margin: float, side: Side, level: float) -> _Reading:
+def _mean(found: Summary, margin: float, side: Side, level: float) -> _Reading:
     return _Reading(
-        statistics.estimate(sample),
-        statistics.mean_interval(sample, level),
-        statistics.one_sided_p(sample, margin, side),
-        statistics.one_sided_p(sample, margin, OTHER[side]),
-        statistics.prompts_needed(sample, margin, level, POWER),
+        found.interval(level),
+        found.p(margin, side),
+        found.p(margin, OTHER[side]),
+        found.needed(margin, level, POWER),
     )
 
 
-def _proportion(sample: Sample, margin: float, side: Side, level: float) -> _Reading:
-    """Near 0 or 1 (under 5 clusters of either) the clusters are binomial trials."""
-    shares = statistics.cluster_means(sample)
-    if shares.min() < 0 or shares.max() > 1:
-        raise MeasurementError(
-            f"a proportion needs values from 0 to 1, got {shares.min():.3g} to "
-            f"{shares.max():.3g}; judge other values as a mean"
-        )
-    successes, n = float(shares.sum()), len(shares)
-    mean = _mean(sample, margin, side, level)
-    if min(successes, n - successes) >= NEAR_EDGE and mean.interval is not None:
-        return mean
-    guess = (successes + 1) / (n + 2)
-    spread = math.sqrt(guess * (1 - guess))
-    clusters = statistics.clusters_needed(abs(successes / n - margin), spread, level, POWER)
+def _proportion(found: Summary, margin: float, side: Side, level: float) -> _Reading:
+    """Clopper-Pearson: beside 0 and 1 a t interval would hold up to ten times too often."""
+    share = min(max(found.mean, 0.0), 1.0)
+    trials = statistics.effective_trials(found)
+    successes = share * trials
+    guess = (successes + 1) / (trials + 2)
+    spread = found.spread or math.sqrt(guess * (1 - guess))
+    clusters = statistics.clusters_needed(abs(share - margin), spread, level, POWER)
     return _Reading(
-        successes / n,
-        statistics.proportion_interval(successes, n, level),
-        statistics.proportion_p(successes, n, margin, side),
-        statistics.proportion_p(successes, n, margin, OTHER[side]),
-        None if clusters is None else statistics.as_prompts(clusters, sample),
+        statistics.proportion_interval(successes, trials, level),
+        statistics.proportion_p(successes, trials, margin, side),
+        statistics.proportion_p(successes, trials, margin, OTHER[side]),
+        None if clusters is None else found.as_prompts(clusters),
     )
 
 
-def _census(sample: Sample, margin: float, side: Side, level: float) -> _Reading:
+def _census(found: Summary, margin: float, side: Side, level: float) -> _Reading:
     """All cases there are: no sampling error, so no interval of any level."""
-    estimate = statistics.estimate(sample)
-    holds = estimate > margin if side == "above" else estimate < margin
-    return _Reading(estimate, None, p=float(not holds), p_refuted=float(holds))
+    holds = found.mean > margin if side == "above" else found.mean < margin
+    return _Reading(None, p=float(not holds), p_refuted=float(holds))
 
 
-READINGS: dict[Kind, Callable[[Sample, float, Side, float], _Reading]] = {
+READINGS: dict[Kind, Callable[[Summary, float, Side, float], _Reading]] = {
     "mean": _mean,
     "proportion": _proportion,
     "census": _census,
@@ -123,22 +109,34 @@ READINGS: dict[Kind, Callable[[Sample, float, Side, float], _Reading]] = {
 def _against(
     sample: Sample, margin: float, side: Side, what: str, level: float, kind: Kind
 ) -> Verdict:
-    reading = READINGS[kind](sample, margin, side, level)
-    values = _values(reading.estimate, reading.interval, margin)
+    found = statistics.summary(sample)
+    if kind == "proportion":
+        _check_proportion(sample)
+    reading = READINGS[kind](found, margin, side, level)
+    values = _values(found.mean, reading.interval, margin)
     verdict = Verdict(
         outcome=_outcome(reading.p, reading.p_refuted, (1 - level) / 2),
-        sentence=f"{what}: {values} over {_size(sample)}, claimed {side} {margin:g}",
-        estimate=reading.estimate,
+        sentence=f"{what}: {values} over {_size(found)}, claimed {side} {margin:g}",
+        estimate=found.mean,
         interval=None if reading.interval is None else reading.interval.ends,
         margin=margin,
         relation=RELATION[side],
         unit=sample.unit,
-        prompts=len(sample),
-        clusters=_clusters(sample),
+        prompts=found.prompts,
+        clusters=found.clusters,
         p=reading.p,
         p_refuted=reading.p_refuted,
     )
-    return verdict if kind == "census" else _cautious(verdict, sample, reading.needed)
+    return verdict if kind == "census" else _cautious(verdict, found, reading.needed)
+
+
+def _check_proportion(sample: Sample) -> None:
+    least, most = sample.values.min(), sample.values.max()
+    if least < 0 or most > 1:
+        raise MeasurementError(
+            f"a proportion needs values from 0 to 1, got {least:.3g} to {most:.3g}; "
+            f"judge other values as a mean"
+        )
 
 
 def _outcome(p: float | None, p_refuted: float | None, tail: float) -> Outcome:
@@ -150,10 +148,10 @@ def _outcome(p: float | None, p_refuted: float | None, tail: float) -> Outcome:
     return Outcome.INCONCLUSIVE
 
 
-def _cautious(verdict: Verdict, sample: Sample, needed: int | None) -> Verdict:
+def _cautious(verdict: Verdict, found: Summary, needed: int | None) -> Verdict:
     """The verdict, undecided on too few clusters, with what would decide it."""
     if verdict.clusters < FEWEST_CLUSTERS:
-        needed = max(needed or 0, statistics.as_prompts(FEWEST_CLUSTERS, sample))
+        needed = max(needed or 0, found.as_prompts(FEWEST_CLUSTERS))
         why = f"fewer than {FEWEST_CLUSTERS} clusters decide nothing; {_would_decide(needed)}"
         verdict = replace(verdict, p=None, p_refuted=None)
     elif verdict.outcome is not Outcome.INCONCLUSIVE:
@@ -184,40 +182,39 @@ def equivalent(sample: Sample, margin: float, *, what: str) -> Verdict:
     Raises:
         MeasurementError: A value is NaN or infinite.
     """
-    p_of = statistics.one_sided_p
-    p = combined(max, [p_of(sample, margin, "below"), p_of(sample, -margin, "above")])
-    p_refuted = combined(min, [p_of(sample, margin, "above"), p_of(sample, -margin, "below")])
+    found = statistics.summary(sample)
+    p = combined(max, [found.p(margin, "below"), found.p(-margin, "above")])
+    p_refuted = combined(min, [found.p(margin, "above"), found.p(-margin, "below")])
     inside = p is not None and p <= (1 - INSIDE_LEVEL) / 2
     outcome = Outcome.HOLDS if inside else _outcome(None, p_refuted, TAIL)
     level = LEVEL if outcome is Outcome.REFUTED else INSIDE_LEVEL
-    estimate = statistics.estimate(sample)
-    interval = statistics.mean_interval(sample, LEVEL)
-    values = _values(estimate, statistics.mean_interval(sample, level), margin, -margin)
+    interval = found.interval(LEVEL)
+    values = _values(found.mean, found.interval(level), margin, -margin)
     verdict = Verdict(
         outcome=outcome,
         sentence=(
-            f"{what}: {values} ({level:.0%} interval) over {_size(sample)}, "
+            f"{what}: {values} ({level:.0%} interval) over {_size(found)}, "
             f"claimed within {margin:g} of 0"
         ),
-        estimate=estimate,
+        estimate=found.mean,
         interval=None if interval is None else interval.ends,
         margin=margin,
         relation="within",
         unit=sample.unit,
-        prompts=len(sample),
-        clusters=_clusters(sample),
+        prompts=found.prompts,
+        clusters=found.clusters,
         p=p,
         p_refuted=p_refuted,
     )
-    return _cautious(verdict, sample, _needed_for_equivalence(sample, estimate, margin))
+    return _cautious(verdict, found, _needed_for_equivalence(found, margin))
 
 
-def _needed_for_equivalence(sample: Sample, estimate: float, margin: float) -> int | None:
+def _needed_for_equivalence(found: Summary, margin: float) -> int | None:
     """Inside, both sides must be passed, each with half of the allowed failures."""
-    nearest = math.copysign(margin, estimate)
-    if abs(estimate) < margin:
-        return statistics.prompts_needed(sample, nearest, INSIDE_LEVEL, (1 + POWER) / 2)
-    return statistics.prompts_needed(sample, nearest, LEVEL, POWER)
+    nearest = math.copysign(margin, found.mean)
+    if abs(found.mean) < margin:
+        return found.needed(nearest, INSIDE_LEVEL, (1 + POWER) / 2)
+    return found.needed(nearest, LEVEL, POWER)
 
 
 def share_above(
@@ -261,7 +258,7 @@ def share_above(
             p=None,
             p_refuted=None,
         )
-    ratio = statistics.estimate(numerator) / statistics.estimate(denominator)
+    ratio = statistics.summary(numerator).mean / statistics.summary(denominator).mean
     interval = statistics.fieller(numerator, denominator)
     return replace(
         contrast,
@@ -281,12 +278,8 @@ def combined(choose: Callable[[list[float]], float], ps: Iterable[float | None])
     return choose(known) if len(known) == len(every) else None
 
 
-def _clusters(sample: Sample) -> int:
-    return len(np.unique(sample.cluster))
-
-
-def _size(sample: Sample) -> str:
-    return f"{len(sample)} prompts in {_clusters(sample)} clusters"
+def _size(found: Summary) -> str:
+    return f"{found.prompts} prompts in {found.clusters} clusters"
 
 
 def _would_decide(needed: int | None) -> str:

@@ -114,6 +114,8 @@ def permutation_p(observed: float, draws: Sequence[float], *, enumerated: bool =
     that p is exactly b / M.
     """
     values = np.asarray(draws, dtype=np.float64)
+    if len(values) == 0:
+        raise MeasurementError("a p among draws needs at least one draw, got none; draw some sets")
     if not (math.isfinite(observed) and bool(np.isfinite(values).all())):
         raise MeasurementError("a p among draws needs finite values, got NaN or infinity")
     slack = 1e-6 * max([abs(observed), *np.abs(values).tolist()])

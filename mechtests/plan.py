@@ -229,7 +229,7 @@ def check(cases: Sequence[Case]) -> None:
                     )
 
 
-def _of_cell(  # noqa: PLR0913, PLR0917  (one call site; each is a column of the plan)
+def _of_cell(
     cases: Sequence[Case],
     cell: Cell,
     settings: Settings,

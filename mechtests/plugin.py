@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         nargs="?",
         const="latest",
         metavar="RUN",
-        help=(
-            "judge the stored measurements of a run (the latest, or --mech-replay=RUN) without a model"
-        ),
+        help=("judge what is stored, without a model: the latest run, or --mech-replay=RUN"),
     )
     add("--mech-refresh", action="store_true", help="measure again what is stored")
     add("--mech-offline", action="store_true", help="never ask the network")
@@ -129,7 +128,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Ite
 
 def _refuse_split_path(args: list[str]) -> None:
     """Refuse ``--model PATH``: pytest has already taken PATH for a folder of tests."""
-    for option, value in zip(args, args[1:], strict=False):
+    for option, value in pairwise(args):
         if option in ("--model", "--mech-model") and (
             Path(value).exists() or value.endswith(".gguf")
         ):

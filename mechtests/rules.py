@@ -54,14 +54,15 @@ def every(*parts: Verdict, what: str) -> Verdict:
     open_parts = [part for part in parts if part.outcome is not Outcome.HOLDS]
     needed: int | None = None
     if refuted:
-        outcome, sentence = Outcome.REFUTED, f"refuted by {_spoken(refuted, parts)}"
+        outcome, sentence = Outcome.REFUTED, f"refuted{_spoken(refuted, parts)}"
     elif not open_parts:
-        outcome, sentence = Outcome.HOLDS, _spoken(parts, parts)
+        outcome, sentence = Outcome.HOLDS, f"holds{_spoken(parts, parts)}"
     else:
-        outcome, sentence = Outcome.INCONCLUSIVE, f"undecided for {_spoken(open_parts, parts)}"
+        outcome, sentence = Outcome.INCONCLUSIVE, f"undecided{_spoken(open_parts, parts)}"
+        if any(part.outcome is Outcome.REFUTED for part in open_parts):
+            sentence += "; refuted alone, but not among so many parts (Holm)"
         counts = [part.needed for part in open_parts]
-        needed = max((count for count in counts if count is not None), default=None)
-        needed = None if None in counts else needed
+        needed = None if None in counts else max(filter(None, counts))
     return Verdict(
         outcome=outcome,
         sentence=f"{what}: {sentence}",
@@ -87,10 +88,11 @@ def _holm(parts: Sequence[Verdict]) -> list[float]:
 
 
 def _spoken(some: Sequence[Verdict], parts: Sequence[Verdict]) -> str:
-    """The first few parts in words, after how many they are of how many."""
+    """How many parts of how many, and what the first few of them say."""
     words = "; ".join(part.sentence for part in some[:SPOKEN])
     more = f"; and {len(some) - SPOKEN} more" if len(some) > SPOKEN else ""
-    return f"{len(some)} of {len(parts)} parts: {words}{more}"
+    of = f" in {len(some)} of {len(parts)} parts" if len(parts) > 1 else ""
+    return f"{of}: {words}{more}"
 
 
 def beside(verdict: Verdict, *controls: Control) -> Verdict:

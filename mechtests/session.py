@@ -78,14 +78,14 @@ class Session:
         option = self.config.option
         if self.replayed is not None:
             return Settings(**self.replayed["settings"])
-        files: dict[str, str] = dict(_pair("--mech-prompts", p) for p in option.mech_prompts or [])
+        files = [_pair("--mech-prompts", given) for given in option.mech_prompts or []]
         return Settings(
             profile=option.mech_profile,
             seed=option.mech_seed,
             dtype=option.mech_dtype,
             device=option.mech_device,
-            prompts=files,
-            prompt_digests={task: csv_prompts.file_identity(path) for task, path in files.items()},
+            prompts=dict(files),
+            prompt_digests={task: csv_prompts.file_identity(Path(path)) for task, path in files},
         )
 
     def cells(self, over: str) -> tuple[Cell, ...]:
@@ -109,9 +109,12 @@ class Session:
         return self._asked.get(model, model)
 
     def _of_model(self, name: str) -> Iterator[Cell]:
-        cache = Path(default_folder())
-        source = sources.resolve(name, offline=self.offline, cache=cache)
-        self._asked[source.name] = name
+        source = sources.resolve(name, cache=default_folder())
+        if self._asked.setdefault(source.name, name) != name:
+            raise UsageError(
+                f"--model {name} and {self._asked[source.name]} are both called {source.name}; "
+                "judge them in two runs, or rename one folder"
+            )
         spec = self.config.option.mech_checkpoints
         told = self.worker
         if told is not None:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechtests.errors import MeasurementError
-from mechtests.matched import matched_draws as matched_draws  # noqa: PLC0414  (metrics draw here)
 from mechtests.measurement import Sample
 
 Side = Literal["above", "below"]
@@ -67,39 +66,87 @@ def cluster_means(sample: Sample) -> Floats:
     return means
 
 
-def estimate(sample: Sample) -> float:
-    """The mean over clusters of their means: the centre of ``mean_interval``."""
-    return float(cluster_means(sample).mean())
+@dataclass(frozen=True)
+class Summary:
+    """What the cluster means of a sample say.
+
+    Attributes:
+        mean: The mean over clusters, each weighing the same.
+        spread: The standard deviation over clusters; 0 where there is one, or nothing varies.
+        clusters: How many clusters there are.
+        prompts: How many prompts there are.
+    """
+
+    mean: float
+    spread: float
+    clusters: int
+    prompts: int
+
+    def interval(self, level: float = 0.95) -> Interval | None:
+        """The t interval of the mean with clusters - 1 degrees of freedom; None without spread."""
+        from scipy.special import stdtrit
+
+        if self.spread == 0.0:
+            return None
+        degrees = self.clusters - 1
+        quantile = float(stdtrit(degrees, (1 + level) / 2))
+        half = quantile * self.spread / math.sqrt(self.clusters)
+        return Interval(self.mean - half, self.mean + half, level, degrees)
+
+    def p(self, margin: float, side: Side) -> float | None:
+        """One-sided p that the mean is on a side of a margin; None without spread.
+
+        It is at most ``(1 - level) / 2`` exactly where the interval lies on that side.
+        """
+        from scipy.special import stdtr
+
+        if self.spread == 0.0:
+            return None
+        t = (self.mean - margin) / (self.spread / math.sqrt(self.clusters))
+        return float(stdtr(self.clusters - 1, -t if side == "above" else t))
+
+    def needed(self, margin: float, level: float = 0.95, power: float = 0.8) -> int | None:
+        """How many prompts would decide, were the truth what the sample says.
+
+        With so many prompts the interval of this level would miss the margin with this
+        power. At most ``MOST_PROMPTS``; None at the margin and without spread.
+        """
+        if self.spread == 0.0:
+            return None
+        clusters = clusters_needed(abs(self.mean - margin), self.spread, level, power)
+        return None if clusters is None else self.as_prompts(clusters)
+
+    def as_prompts(self, clusters: float) -> int:
+        """How many prompts so many clusters are, when they are as large as the sample's."""
+        return math.ceil(min(clusters * self.prompts / self.clusters, MOST_PROMPTS))
+
+
+def summary(sample: Sample) -> Summary:
+    """Mean, spread and size of a sample, by cluster.
+
+    Raises:
+        MeasurementError: There is no prompt, or a value is NaN or infinite.
+    """
+    means = cluster_means(sample)
+    spread = 0.0 if _constant(means) else float(means.std(ddof=1))
+    return Summary(float(means.mean()), spread, len(means), len(sample))
 
 
 def mean_interval(sample: Sample, level: float = 0.95) -> Interval | None:
-    """The t interval of the mean over cluster means, with clusters - 1 degrees of freedom.
-
-    None where there is one cluster, or where all clusters have the same mean.
-    """
-    from scipy.special import stdtrit
-
-    means = cluster_means(sample)
-    if _constant(means):
-        return None
-    degrees = len(means) - 1
-    half = float(stdtrit(degrees, (1 + level) / 2)) * _standard_error(means)
-    return Interval(float(means.mean()) - half, float(means.mean()) + half, level, degrees)
+    """The t interval over cluster means; None for one cluster or where nothing varies."""
+    return summary(sample).interval(level)
 
 
 def one_sided_p(sample: Sample, margin: float, side: Side) -> float | None:
-    """One-sided p of the t test over cluster means that the mean is on a side of a margin.
+    """One-sided p that the mean is on a side of a margin, the dual of ``mean_interval``."""
+    return summary(sample).p(margin, side)
 
-    It is at most ``(1 - level) / 2`` exactly where ``mean_interval`` lies on that side.
-    None where the interval is None.
-    """
-    from scipy.special import stdtr
 
-    means = cluster_means(sample)
-    if _constant(means):
-        return None
-    t = (float(means.mean()) - margin) / _standard_error(means)
-    return float(stdtr(len(means) - 1, -t if side == "above" else t))
+def prompts_needed(
+    sample: Sample, margin: float, level: float = 0.95, power: float = 0.8
+) -> int | None:
+    """How many prompts would decide; see ``Summary.needed``."""
+    return summary(sample).needed(margin, level, power)
 
 
 def _constant(means: Floats) -> bool:
@@ -107,17 +154,26 @@ def _constant(means: Floats) -> bool:
     return float(np.ptp(means)) <= 1e-12 * float(np.abs(means).max())
 
 
-def _standard_error(means: Floats) -> float:
-    return float(means.std(ddof=1)) / math.sqrt(len(means))
+def effective_trials(found: Summary) -> float:
+    """How many independent trials the clusters of a proportion are worth.
 
-
-def proportion_interval(successes: float, n: int, level: float = 0.95) -> Interval:
-    """The Clopper-Pearson interval of a proportion.
-
-    ``successes`` may be a fraction: the sum of the clusters' shares, with the clusters as
-    trials. A share of a cluster varies no more than one draw of the cluster would, so the
-    interval is then wider than it need be (Korn and Graubard 1998 do so with an effective n).
+    The binomial variance over the variance between clusters, with a factor for their degrees
+    of freedom, at most one trial a prompt (Korn and Graubard 1998, Survey Methodology 24).
+    We differ where clusters do not vary: one trial a cluster, not one a prompt, since the
+    prompts of a cluster may all go together; that is never too many.
     """
+    from scipy.special import stdtrit
+
+    if found.spread == 0.0:
+        return float(found.clusters)
+    few, many = (float(stdtrit(n - 1, 0.975)) for n in (found.clusters, found.prompts))
+    variance = found.spread**2 / found.clusters
+    trials = found.mean * (1 - found.mean) / variance * (many / few) ** 2
+    return min(max(trials, 1.0), float(found.prompts))
+
+
+def proportion_interval(successes: float, n: float, level: float = 0.95) -> Interval:
+    """The Clopper-Pearson interval of a proportion; a part of a trial may count."""
     from scipy.special import betaincinv
 
     tail = (1 - level) / 2
@@ -126,7 +182,7 @@ def proportion_interval(successes: float, n: int, level: float = 0.95) -> Interv
     return Interval(low, high, level)
 
 
-def proportion_p(successes: float, n: int, margin: float, side: Side) -> float:
+def proportion_p(successes: float, n: float, margin: float, side: Side) -> float:
     """One-sided exact binomial p, the dual of ``proportion_interval``."""
     from scipy.special import betainc
 
@@ -160,22 +216,6 @@ def fieller(numerator: Sample, denominator: Sample, level: float = 0.95) -> Inte
     return Interval(float((b - root) / a), float((b + root) / a), level, degrees)
 
 
-def prompts_needed(
-    sample: Sample, margin: float, level: float = 0.95, power: float = 0.8
-) -> int | None:
-    """How many prompts would decide, were the truth what the sample says.
-
-    With so many prompts the interval of this level would miss the margin with this
-    power. At most ``MOST_PROMPTS``; None where the mean is the margin or nothing varies.
-    """
-    means = cluster_means(sample)
-    if _constant(means):
-        return None
-    distance = abs(float(means.mean()) - margin)
-    clusters = clusters_needed(distance, float(means.std(ddof=1)), level, power)
-    return None if clusters is None else as_prompts(clusters, sample)
-
-
 def clusters_needed(distance: float, spread: float, level: float, power: float) -> float | None:
     """How many clusters decide at a distance from the margin; None at the margin.
 
@@ -188,12 +228,6 @@ def clusters_needed(distance: float, spread: float, level: float, power: float) 
         return None
     quantile = float(ndtri((1 + level) / 2))
     return float((quantile + ndtri(power)) * spread / distance) ** 2 + quantile**2 / 2
-
-
-def as_prompts(clusters: float, sample: Sample) -> int:
-    """How many prompts so many clusters are, when they are as large as the sample's."""
-    each = len(sample) / len(np.unique(sample.cluster))
-    return math.ceil(min(clusters * each, MOST_PROMPTS))
 
 
 def cluster_groups(clusters: NDArray[np.int64], groups: int = 10) -> NDArray[np.int64]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mechtests.errors import LoadError
-from mechtests.models.cell import Cell, Checkpoint, Loaded
 from tiny import tiny
 from words import Words
+
+from mechtests.errors import LoadError
+from mechtests.models.cell import Cell, Checkpoint, Loaded
 
 
 @dataclass(frozen=True)

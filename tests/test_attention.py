@@ -5,14 +5,18 @@ import pytest
 import torch
 from transformer_lens import head_detector
 
-from mechtests.measurement import Measurement
+from mechtests.measurement import Head, Measurement
 from mechtests.metrics.attention import head_scores
+from mechtests.metrics.roles import induction_heads
 from mechtests.models.network import Network
 from mechtests.tasks.prompts import Prompts, padded
+from mechtests.tasks.repeated_tokens import repeated_tokens
 from tests.measuring import measure
+from tests.planted import INDUCTION_NUMBERS, induction_network
 from tests.tiny import VOCABULARY, tiny
 
 PERIODS = (5, 9, 7)
+REPEATS = repeated_tokens.generate(INDUCTION_NUMBERS, 8, np.random.default_rng(0))
 
 
 def sequences(bos: bool) -> Prompts:
@@ -102,3 +106,25 @@ def test_uniform_attention_scores_one_over_the_keys_it_sees() -> None:
         wanted = np.mean([1 / (query + 1) for query in range(period, 2 * period)])
         for name in found.values:
             np.testing.assert_allclose(found[name][row], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("previous", "induction"), [((0, 2), (1, 1)), ((0, 0), (1, 3))])
+def test_a_planted_induction_head_is_found_at_its_layer_and_head(
+    previous: Head, induction: Head
+) -> None:
+    found = scores(induction_network(previous, induction), REPEATS)
+    for half in ("selection", "evaluation"):
+        assert found.strongest("induction", half) == induction
+        assert found.strongest("previous", half) == previous
+        assert induction_heads(found, half) == [induction]
+    assert found["induction"][:, *induction].min() > 0.9
+    assert found["previous"][:, *previous].min() > 0.9
+    assert found["induction_unrepeated"][:, *induction].max() < 0.1
+    assert found["duplicate"].max() < 0.1
+
+
+def test_a_twin_without_an_induction_head_has_none() -> None:
+    found = scores(induction_network(induction=None), REPEATS)
+    assert found["induction"].max() < 0.1
+    assert induction_heads(found, "selection") == []
+    assert found["previous"][:, 0, 2].min() > 0.9

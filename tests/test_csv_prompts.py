@@ -106,7 +106,7 @@ def test_another_task_gets_its_answers_and_its_end(tmp_path: Path) -> None:
 
 def test_the_identity_of_a_file_is_the_digest_of_its_bytes(tmp_path: Path) -> None:
     file = write(tmp_path, columns())
-    assert file_identity(file) == {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert file_identity(file) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_missing_columns_are_named_with_those_found(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def brute_force(net: Network, *, everywhere: bool) -> np.ndarray:
         frozen = {each: clean["z", each].clone() for each in range(layers)}
         at = (slice(None), slice(None), head) if everywhere else (rows, last, head)
         frozen[layer][at] = other["z", layer][at]
-        edits = {("z", each): (lambda z, each=each: frozen[each]) for each in frozen}
+        edits = {("z", each): (lambda z, frozen=frozen, each=each: frozen[each]) for each in frozen}
         final = net.run(tokens, edits=edits, last=last).final
         differences[:, layer, head] = logit_difference(net, final, PROMPTS)
     return differences

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-
 from fake_source import FakeSource
+
 from mechtests import engine, judging, plan
 from mechtests.claim import Claim
 from mechtests.errors import LoadError, MeasurementError, NotApplicable
@@ -65,7 +65,9 @@ def test_clean_prompts_run_once_for_all_measurements_that_read_them(tmp_path, mo
     prompts = []
     plain = Network.run
     monkeypatch.setattr(
-        Network, "run", lambda self, tokens, **how: prompts.append(len(tokens)) or plain(self, tokens, **how)
+        Network,
+        "run",
+        lambda self, tokens, **how: prompts.append(len(tokens)) or plain(self, tokens, **how),
     )
     monkeypatch.setattr("mechtests.models.selfcheck.check", lambda *a, **k: {})
     run(FakeSource(), tmp_path, claim(a=BEHAVIOUR, b=COPYING, c=EFFECTS, d=ABLATION))

@@ -68,18 +68,33 @@ def test_at_the_margin_dependent_prompts_do_not_decide_more_often():
     assert seen[REFUTED] <= allowed(0.025)
 
 
-@pytest.mark.parametrize(("margin", "clusters"), [(0.6, 8), (0.6, 60), (0.9, 30), (0.98, 60)])
-def test_at_the_margin_a_proportion_decides_no_more_often_than_its_level(clusters, margin):
-    """Twice the level for the t interval beside the edge, which Clopper-Pearson then takes."""
+@pytest.mark.parametrize("dependence", [0.0, 1.0])
+@pytest.mark.parametrize(("margin", "clusters"), [(0.6, 23), (0.6, 60), (0.9, 60), (0.97, 30)])
+def test_at_the_margin_a_proportion_decides_no_more_often_than_its_level(
+    margin, clusters, dependence
+):
+    """Pairs whose prompts are independent, or the same; a t interval fails here: 4 to 40%."""
     generator = np.random.default_rng(clusters)
 
     def decide():
-        pairs = generator.random(clusters) < margin
-        return above(sample(np.repeat(pairs, 2), each=2), margin, what="x", kind="proportion")
+        first, second = generator.random((2, clusters)) < margin
+        same = generator.random(clusters) < dependence
+        pairs = np.stack([first, np.where(same, first, second)], axis=1)
+        return above(sample(pairs.ravel(), each=2), margin, what="x", kind="proportion")
 
     seen = outcomes(decide)
     assert seen[HOLDS] <= allowed(0.025)
-    assert seen[REFUTED] <= allowed(0.05)
+    assert seen[REFUTED] <= allowed(0.025)
+
+
+def test_prompts_that_do_not_go_together_tell_more_than_their_clusters():
+    generator = np.random.default_rng(0)
+    apart = sample(generator.random(120) < 0.75, each=2)
+    together = sample(np.repeat(apart.values[::2], 2), each=2)
+    widths = [
+        np.ptp(above(data, 0.6, what="x", kind="proportion").interval) for data in (apart, together)
+    ]
+    assert widths[0] < 0.85 * widths[1]
 
 
 def test_a_planted_effect_is_seen_with_the_power_of_the_t_test():
@@ -153,10 +168,19 @@ def test_a_census_is_compared_exactly(value, up, down):
 
 
 def test_a_proportion_at_one_has_the_exact_interval():
-    verdict = above(sample([1.0] * 20), 0.6, what="x", kind="proportion")
+    """One trial a cluster: the prompts of a pair may be right for one reason."""
+    verdict = above(sample([1.0] * 40, each=2), 0.6, what="x", kind="proportion")
     assert verdict.outcome is HOLDS
     assert verdict.interval == pytest.approx((0.025 ** (1 / 20), 1.0))
     assert verdict.p == pytest.approx(0.6**20)
+
+
+def test_single_trials_have_the_clopper_pearson_interval():
+    """But for one degree of freedom, which the variance between clusters takes."""
+    verdict = above(sample([1.0] * 30 + [0.0] * 10), 0.6, what="x", kind="proportion")
+    exact = stats.binomtest(30, 40).proportion_ci(0.95, method="exact")
+    assert verdict.interval == pytest.approx((exact.low, exact.high), abs=0.01)
+    assert verdict.estimate == 0.75
 
 
 def test_a_proportion_at_one_that_does_not_decide_says_how_many_prompts_would():
@@ -350,13 +374,14 @@ def test_the_sentence_of_an_inconclusive_verdict_ends_with_what_would_decide():
     assert 300 < verdict.needed <= 310
 
 
-def test_a_sentence_never_rounds_a_decided_interval_onto_its_margin():
-    data = sample(0.6204 + np.linspace(-0.42, 0.42, 50))
-    low = above(data, 0.4, what="x").interval[0]
-    verdict = above(data, low - 1e-4, what="x")
+@pytest.mark.parametrize("mean", [0.6204, 0.6234, 0.6264, 0.6294])
+def test_a_sentence_never_rounds_a_decided_interval_onto_its_margin(mean):
+    data = sample(mean + np.linspace(-0.42, 0.42, 50))
+    margin = above(data, 0.4, what="x").interval[0] - 1e-4
+    verdict = above(data, margin, what="x")
     shown = float(verdict.sentence.partition("[")[2].partition(",")[0])
     assert verdict.outcome is HOLDS
-    assert shown > low - 1e-4
+    assert shown > margin
 
 
 @pytest.mark.parametrize(

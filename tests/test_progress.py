@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
-from mechtests.reporting.progress import Progress, cost, duration
+from mechtests.reporting.progress import Progress, cost, duration, meter
 
 
 class Time:
@@ -96,10 +97,15 @@ def test_disabled_or_with_nothing_to_do_it_says_nothing(time, how):
 
 def test_an_interrupted_measuring_says_how_far_it_came_and_passes_the_interrupt_on(time):
     log = io.StringIO()
-    with pytest.raises(KeyboardInterrupt), Progress(10.0, stream=log, clock=time) as progress:
-        time.passes(2)
-        progress.advance(4)
-        raise KeyboardInterrupt
+
+    def measure() -> None:
+        with Progress(10.0, stream=log, clock=time) as progress:
+            time.passes(2)
+            progress.advance(4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure()
     assert log.getvalue() == "measured 4 FLOP in 2 s, stopped\n"
 
 
@@ -152,3 +158,8 @@ def test_costs_have_three_digits_and_a_prefix():
         "3.1 GFLOP",
         "294 TFLOP",
     ]
+
+
+def test_the_meter_of_a_plan_counts_the_cost_of_all_its_cells():
+    plan = SimpleNamespace(cells=[SimpleNamespace(flops=2e9), SimpleNamespace(flops=1e9)])
+    assert meter(plan, stream=io.StringIO()).total == 3e9

@@ -1,204 +1,192 @@
-"""mechtests.reporting.records: a verdict as JSON, and families corrected."""
+"""mechtests.reporting.records: nothing that was reached is lost, and families are corrected."""
 
-import json
 import math
-import subprocess
-import sys
+from pathlib import Path
 
-import jsonschema
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mechtests.claim import Claim
-from mechtests.errors import LoadError
+from mechtests.errors import LoadError, UsageError
+from mechtests.reporting.record import Record, RecordedCell
 from mechtests.reporting.records import (
-    Record,
-    RecordedCell,
-    RecordedCheckpoint,
+    Journal,
     correct,
+    find,
+    header,
     in_a_family,
-    schema,
+    latest,
+    read,
 )
-from mechtests.verdict import Control, Outcome, Verdict
-
-NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
-MAYBE = st.none() | NUMBERS
-COUNTS = st.integers(0, 10**9)
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | NUMBERS | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-CONTROLS = st.builds(
-    Control,
-    name=st.text(),
-    sentence=st.text(),
-    reached=st.booleans(),
-    p=MAYBE,
-    p_min=MAYBE,
-    values=st.lists(NUMBERS, max_size=3).map(tuple),
-    decides=st.booleans(),
-)
-
-
-def verdicts_of(parts: st.SearchStrategy[tuple[Verdict, ...]]) -> st.SearchStrategy[Verdict]:
-    return st.builds(
-        Verdict,
-        outcome=st.sampled_from(Outcome),
-        sentence=st.text(),
-        estimate=MAYBE,
-        interval=st.none() | st.tuples(NUMBERS, NUMBERS),
-        margin=MAYBE,
-        relation=st.sampled_from([">", "<", "within", "="]),
-        unit=st.text(),
-        prompts=COUNTS,
-        clusters=COUNTS,
-        p=MAYBE,
-        needed=st.none() | COUNTS,
-        controls=st.lists(CONTROLS, max_size=2).map(tuple),
-        parts=parts,
-        shown=st.dictionaries(st.text(), VALUES, max_size=3),
-        p_refuted=MAYBE,
-    )
-
-
-VERDICTS = verdicts_of(st.lists(verdicts_of(st.just(())), max_size=2).map(tuple))
+from mechtests.verdict import Outcome, Verdict
 
 
 def record_of(
-    verdict: Verdict, *, id: str = "paper.claim", family: str = "", cell: str = "gpt2", **rest
+    cell: str,
+    p: float | None = 0.01,
+    outcome: Outcome = Outcome.HOLDS,
+    id: str = "paper.claim",
+    family: str = "paper.claim",
 ) -> Record:
-    claim = Claim(
-        id=id,
-        says="Heads exist.",
-        rule="Some head is above 0.4.",
-        section="3.1",
-        task="ioi",
-        components=("name-mover",),
-        needs={"scores": object()},
-        controls=("untrained cell",),
-        family=family or id,
-        exceptions={"gpt2": "the paper says so"},
+    return Record.from_verdict(
+        Verdict(outcome, "a sentence", p=p),
+        claim=Claim(id=id, says="s", rule="r", family=family),
+        run="r",
+        cell=RecordedCell(cell, cell),
+        measurements={},
+        profile="quick",
+        seed=0,
+        nodeid="n",
+        reproduce="pytest n",
     )
-    known = {
-        "run": "20260101-000000-000000",
-        "cell": RecordedCell(
-            cell,
-            "gpt2",
-            RecordedCheckpoint("step1000", 1000, 2_097_152_000),
-            identity={"hub": "gpt2", "commit": "ab12"},
-            weights="cd34",
-            dtype="float32",
-            device="cpu",
-        ),
-        "measurements": {"scores": "ef56"},
-        "profile": "quick",
-        "seed": 0,
-        "nodeid": "test_it.py::test_heads[gpt2]",
-        "reproduce": "pytest 'test_it.py::test_heads[gpt2]'",
-    }
-    return Record.from_verdict(verdict, claim=claim, **{**known, **rest})
 
 
-def with_p(p: float | None, outcome: Outcome = Outcome.HOLDS, **rest) -> Record:
-    return record_of(Verdict(outcome, "a sentence", p=p), **rest)
+def journal_in(folder: Path, **rest) -> Journal:
+    return Journal(folder, {"argv": ["-k", "ioi"], "settings": {"seed": 7}}, **rest)
 
 
-@given(VERDICTS)
-def test_any_verdict_goes_through_a_line_of_strict_json_and_back_unchanged(verdict):
-    record = record_of(verdict)
-    line = json.dumps(record.to_json(), allow_nan=False)
-    assert "\n" not in line
-    again = Record.from_json(json.loads(line))
-    # repr tells NaN from NaN no better than a reader does, and -0.0 from 0.0
-    assert repr(again) == repr(record)
+def test_a_record_is_on_disk_as_soon_as_it_is_appended(tmp_path):
+    journal = journal_in(tmp_path)
+    for cell in ("gpt2", "smollm2-135m"):
+        journal.append(record_of(cell))
+        assert read(journal.path) == journal.records
+    assert journal.records_path == journal.path / "records.jsonl"
+    assert read(journal.records_path) == [record_of("gpt2"), record_of("smollm2-135m")]
 
 
-@given(VERDICTS)
-def test_any_record_is_as_the_shipped_schema_says(verdict):
-    jsonschema.Draft202012Validator(schema()).validate(record_of(verdict).to_json())
+def test_the_header_says_how_and_on_what_and_stays_incomplete_until_the_end(tmp_path):
+    journal = journal_in(tmp_path)
+    begun = header(journal.path)
+    assert begun["run"] == journal.path.name == journal.id
+    assert begun["argv"] == ["-k", "ioi"]
+    assert begun["settings"] == {"seed": 7}
+    assert {"torch", "transformers", "numpy", "mechtests"} <= set(begun["versions"])
+    assert begun["versions"]["torch"]
+    assert begun["python"]
+    assert begun["platform"]
+    assert begun["end"] is None
+    assert begun["complete"] is False
+    journal.update(plan={"steps": 3, "rate": math.nan})
+    journal.finish(complete=True)
+    ended = header(journal.path)
+    assert ended["plan"]["steps"] == 3
+    assert math.isnan(ended["plan"]["rate"])
+    assert ended["complete"] is True
+    assert ended["end"] > ended["start"] == begun["start"]
+    assert ended["argv"] == begun["argv"]
 
 
-def test_the_schema_is_a_schema_and_refuses_a_record_with_an_unknown_outcome_or_a_missing_field():
-    described = schema()
-    jsonschema.Draft202012Validator.check_schema(described)
-    valid = with_p(0.01).to_json()
-    for broken in (
-        {**valid, "verdict": "true"},
-        {key: value for key, value in valid.items() if key != "sentence"},
-        {**valid, "schema": "mechtests-record/2"},
-        {**valid, "interval": [0.1]},
-    ):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(broken, described)
+def test_a_header_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
+    for text in (None, "", '{"run": ', "[]", '{"nonfinite": {"/a": "inf"}}'):
+        if text is not None:
+            (tmp_path / "run.json").write_text(text)
+        if text == '{"nonfinite": {"/a": "inf"}}':
+            assert header(tmp_path) == {"a": math.inf}
+            continue
+        with pytest.raises(LoadError, match=r"run\.json: the header of a run is needed"):
+            header(tmp_path)
 
 
-def test_every_field_of_a_record_is_described_in_the_schema():
-    described = schema()
-    control = Control("random", "0.1", reached=False)
-    part = Verdict(Outcome.HOLDS, "a part")
-    tree = record_of(Verdict(Outcome.HOLDS, "all", controls=(control,), parts=(part,))).to_json()
-    verdict = described["$defs"]["verdict"]["properties"]
-    fields = {**described["properties"], **verdict}
-    pairs = [
-        (tree, fields),
-        (tree["claim"], fields["claim"]["properties"]),
-        (tree["cell"], fields["cell"]["properties"]),
-        (tree["cell"]["checkpoint"], fields["cell"]["properties"]["checkpoint"]["properties"]),
-        (tree["controls"][0], verdict["controls"]["items"]["properties"]),
-        (tree["parts"][0], verdict),
-    ]
-    for written, known in pairs:
-        assert set(written) == set(known) & set(written), set(written) - set(known)
-        assert all(known[name]["description"] for name in written)
+def test_a_run_in_a_repository_names_its_commit_and_one_outside_none(tmp_path, monkeypatch):
+    import subprocess
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert journal_in(tmp_path).header["commit"] is None
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", *who, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
+    head = Path(".git/HEAD").read_text().removeprefix("ref: ").strip()
+    assert journal_in(tmp_path).header["commit"] == Path(".git", head).read_text().strip()
 
 
-def test_numbers_that_are_not_finite_are_null_and_named_by_their_pointer():
-    verdict = Verdict(
-        Outcome.INCONCLUSIVE,
-        "no end",
-        estimate=math.nan,
-        interval=(0.5, math.inf),
-        shown={"a/b~c": {"ratio": -math.inf}},
-    )
-    tree = record_of(verdict).to_json()
-    assert tree["estimate"] is None
-    assert tree["interval"] == [0.5, None]
-    assert tree["nonfinite"] == {
-        "/estimate": "nan",
-        "/interval/1": "inf",
-        "/shown/a~1b~0c/ratio": "-inf",
-    }
+def test_runs_that_start_at_once_have_folders_of_their_own_in_the_order_they_started(tmp_path):
+    paths = [journal_in(tmp_path).path for _ in range(20)]
+    assert sorted(set(paths)) == paths
 
 
-def test_numpy_values_in_what_is_shown_become_plain_numbers_and_lists():
-    shown = {"value": np.float32(0.5), "heads": np.array([[5, 3]]), "flag": np.bool_(True)}
-    tree = record_of(Verdict(Outcome.HOLDS, "yes", shown=shown)).to_json()
-    assert json.loads(json.dumps(tree))["shown"] == {"value": 0.5, "heads": [[5, 3]], "flag": True}
+def test_the_latest_run_is_the_newest_with_records(tmp_path):
+    with pytest.raises(UsageError, match="a run with records is needed, and there is none"):
+        latest(tmp_path)
+    first, second = journal_in(tmp_path), journal_in(tmp_path)
+    first.append(record_of("gpt2"))
+    assert latest(tmp_path) == first.path
+    second.append(record_of("gpt2"))
+    journal_in(tmp_path)
+    assert latest(tmp_path) == second.path
 
 
-def test_a_key_of_a_later_version_is_passed_over_when_read():
-    record = with_p(0.01)
-    tree = record.to_json()
-    for inside in (tree, tree["claim"], tree["cell"], tree["cell"]["checkpoint"]):
-        inside["of_tomorrow"] = 1
-    assert Record.from_json(tree) == record
+def test_a_run_is_found_by_its_id_and_by_its_folder_and_an_unknown_one_names_those_there(tmp_path):
+    journal = journal_in(tmp_path)
+    journal.append(record_of("gpt2"))
+    assert find(tmp_path, journal.id) == journal.path
+    assert find(tmp_path / "elsewhere", str(journal.path)) == journal.path
+    with pytest.raises(UsageError, match=f"run 'yesterday'.*{journal.id}"):
+        find(tmp_path, "yesterday")
 
 
-def test_a_record_of_another_schema_or_without_a_field_is_refused_in_a_sentence():
-    tree = with_p(0.01).to_json()
-    with pytest.raises(LoadError, match="'mechtests-record/9'.*reads 'mechtests-record/1'"):
-        Record.from_json({**tree, "schema": "mechtests-record/9"})
-    del tree["sentence"]
-    with pytest.raises(LoadError, match=r"record of the run '20260101.*record\.schema\.json"):
-        Record.from_json(tree)
+def test_a_torn_last_line_is_passed_over_with_a_warning(tmp_path):
+    journal = journal_in(tmp_path)
+    journal.append(record_of("gpt2"))
+    with journal.records_path.open("a") as file:
+        file.write('{"schema": "mechtests-rec')
+    with pytest.warns(UserWarning, match=r"records\.jsonl, line 2: not a whole record"):
+        assert read(journal.path) == [record_of("gpt2")]
+
+
+def test_bytes_that_are_no_text_are_passed_over_too(tmp_path):
+    journal = journal_in(tmp_path)
+    journal.append(record_of("gpt2"))
+    with journal.records_path.open("ab") as file:
+        file.write(b'\xff\xfe{"\n')
+    said = []
+    assert read(journal.path, warn=said.append) == [record_of("gpt2")]
+    assert len(said) == 1
+
+
+def test_a_whole_line_that_is_no_record_is_refused(tmp_path):
+    (tmp_path / "records.jsonl").write_text("[1]\n")
+    with pytest.raises(LoadError, match="line 1: a record is a JSON object"):
+        read(tmp_path)
+
+
+def test_a_folder_without_records_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"records\.jsonl is needed, and there is none"):
+        read(tmp_path)
+
+
+def test_where_the_folder_cannot_be_made_there_is_one_warning_and_memory_keeps_all(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    said = []
+    journal = journal_in(tmp_path / "file", warn=said.append)
+    journal.append(record_of("gpt2"))
+    journal.append(record_of("smollm2-135m"))
+    journal.update(plan={})
+    journal.finish(complete=True)
+    assert len(said) == 1
+    assert "cannot be written" in said[0]
+    assert [record.cell.id for record in journal.records] == ["gpt2", "smollm2-135m"]
+    assert journal.records_path is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_that_fills_up_in_the_middle_costs_one_warning_and_no_verdict(tmp_path):
+    said = []
+    journal = journal_in(tmp_path, warn=said.append)
+    journal.append(record_of("gpt2"))
+    kept = journal.records_path.read_bytes()
+    journal.records_path.unlink()
+    journal.records_path.symlink_to("/dev/full")
+    journal.append(record_of("smollm2-135m"))
+    journal.append(record_of("pythia-70m"))
+    assert len(said) == 1
+    assert "No space left" in said[0]
+    assert len(journal.records) == 3
+    assert kept.endswith(b"\n")
 
 
 def test_a_family_is_corrected_together_and_a_hand_example_of_benjamini_and_hochberg_comes_out():
     ps = [0.01, 0.04, 0.03, 0.20]
-    corrected = correct([with_p(p, cell=str(p)) for p in ps])
+    corrected = correct([record_of(str(p), p) for p in ps])
     # sorted: .01*4/1, .03*4/2, .04*4/3, .20*4/4, each at most the next
     assert [record.q for record in corrected] == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.20])
 
@@ -206,63 +194,50 @@ def test_a_family_is_corrected_together_and_a_hand_example_of_benjamini_and_hoch
 def test_two_claims_of_one_family_are_corrected_together_and_another_family_is_not():
     corrected = correct(
         [
-            with_p(0.02, id="paper.one", family="both"),
-            with_p(0.02, id="paper.two", family="both"),
-            with_p(0.03, id="paper.three"),
+            record_of("x", 0.02, id="paper.one", family="both"),
+            record_of("x", 0.02, id="paper.two", family="both"),
+            record_of("x", 0.03, id="paper.three", family="paper.three"),
         ]
     )
     assert [record.q for record in corrected] == pytest.approx([0.02, 0.02, 0.03])
-    assert correct([with_p(0.02), with_p(0.9)])[0].q == pytest.approx(0.04)
+    assert correct([record_of("x", 0.02), record_of("x", 0.9)])[0].q == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(
     "outside",
     [
-        with_p(0.5, Outcome.NOT_APPLICABLE),
-        with_p(0.5, Outcome.ERROR),
-        with_p(None),
-        with_p(math.nan),
-        with_p(0.5, id="sanity.gates", family="paper.claim"),
+        record_of("x", 0.5, Outcome.NOT_APPLICABLE),
+        record_of("x", 0.5, Outcome.ERROR),
+        record_of("x", 0.5, id="sanity.gates"),
     ],
-    ids=["not applicable", "error", "no p", "nan", "sanity"],
+    ids=["not applicable", "error", "sanity"],
 )
 def test_what_is_in_no_family_has_no_q_and_costs_the_others_nothing(outside):
-    inside, without = correct([with_p(0.03), outside])
+    inside, without = correct([record_of("x", 0.03), outside])
     assert inside.q == pytest.approx(0.03)
     assert without.q is None
     assert in_a_family(inside)
     assert not in_a_family(without)
 
 
+@pytest.mark.parametrize("p", [None, math.nan])
+def test_a_member_without_a_p_is_tried_and_not_found_so_it_counts_as_1(p):
+    inside, without = correct([record_of("x", 0.03), record_of("x", p, Outcome.INCONCLUSIVE)])
+    assert inside.q == pytest.approx(0.06)
+    assert without.q == pytest.approx(1.0)
+
+
 def test_correcting_again_gives_the_same_and_the_verdict_never_changes():
-    records = [with_p(0.04, cell="a"), with_p(0.9, Outcome.REFUTED, cell="b")]
+    records = [record_of("a", 0.04), record_of("b", 0.9, Outcome.REFUTED)]
     once = correct(records)
     assert correct(once) == once
     assert [record.verdict for record in once] == [record.verdict for record in records]
 
 
 def test_a_claim_that_holds_by_itself_and_not_after_correction_says_so():
-    held, other = correct([with_p(0.04, cell="a"), with_p(0.9, Outcome.REFUTED, cell="b")])
+    held, other = correct([record_of("a", 0.04), record_of("b", 0.9, Outcome.REFUTED)])
     assert held.outcome is Outcome.HOLDS
     assert held.q == pytest.approx(0.08)
     assert held.not_after_correction
     assert not other.not_after_correction
-    assert not correct([with_p(0.04)])[0].not_after_correction
-
-
-def test_only_a_refutation_is_as_expected():
-    reason = "the paper says so"
-    assert with_p(0.9, Outcome.REFUTED, expectation=reason).expected
-    assert not with_p(0.01, Outcome.HOLDS, expectation=reason).expected
-    assert not with_p(0.9, Outcome.REFUTED).expected
-
-
-def test_records_are_read_and_written_without_torch_numpy_or_rich():
-    script = (
-        "import sys; from mechtests.reporting import journal, records, terminal; "
-        "print(sorted({'torch', 'numpy', 'scipy', 'rich', 'transformers'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert not correct([record_of("x", 0.04)])[0].not_after_correction

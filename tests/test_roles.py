@@ -13,7 +13,7 @@ def measurement(**values: np.ndarray) -> Measurement:
     return Measurement(
         name="made up",
         values=values,
-        axes={name: ("prompt", "layer", "head") for name in values},
+        axes=dict.fromkeys(values, ("prompt", "layer", "head")),
         units={},
         cluster=np.array([0, 0, 1, 1]),
         template=np.zeros(4, dtype=np.int64),

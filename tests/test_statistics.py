@@ -56,7 +56,7 @@ def test_prompts_of_one_cluster_count_once():
 def test_clusters_of_any_size_weigh_the_same():
     uneven = Sample(np.array([1.0, 1.0, 1.0, 5.0]), np.array([7, 7, 7, 2]))
     assert statistics.cluster_means(uneven).tolist() == [5.0, 1.0]
-    assert statistics.estimate(uneven) == 3.0
+    assert statistics.summary(uneven).mean == 3.0
 
 
 @pytest.mark.parametrize("clusters", [8, 15, 60])
@@ -123,7 +123,7 @@ def test_a_value_that_is_no_number_is_an_error_that_says_where(wrong):
 
 def test_a_sample_without_prompts_is_an_error():
     with pytest.raises(MeasurementError, match="at least one prompt"):
-        statistics.estimate(sample([]))
+        statistics.summary(sample([]))
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 12), (3, 12), (12, 12), (199, 200)])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechtests.claim import Claim
-from mechtests.reporting.records import Record, RecordedCell, RecordedCheckpoint, correct
+from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
+from mechtests.reporting.records import correct
 from mechtests.reporting.terminal import render
 from mechtests.verdict import Control, Outcome, Verdict
 
@@ -83,7 +83,7 @@ def record_of(
         profile="quick",
         seed=0,
         nodeid="n",
-        reproduce=f"pytest 'assertions/test_tigges2024_{'long_' * 12}.py::test_it[{cell}]' --mech-seed=3",
+        reproduce=f"pytest 'assertions/test_{'long_' * 12}.py::test_it[{cell}]' --mech-seed=3",
         **rest,
     )
 
@@ -118,16 +118,15 @@ def test_a_refutation_says_the_papers_words_numbers_margin_controls_and_how_to_s
         "tigges2024.name-movers-matter, section 3.2",
         "  Ablating the name movers drops IOI.",
     ]
-    said = [" ".join(line.split()) for line in lines[at + 1 : at + 8]]
-    assert said[:6] == [
-        "the name movers do not matter",
-        "estimate -0.31 [-0.55, -0.07] logits, claimed above 0, 1,200 prompts in 600",
-        "clusters",
-        "p 0.99",
-        "control matched random heads: 22 of 199 draws do as well, p 0.11; it reaches",
-        "the claim",
-    ]
-    assert said[6] == ("control heads by effect: the ceiling is 1.2 (shown, does not decide)")
+    said = " ".join(" ".join(lines[at + 1 :]).split())
+    assert said.startswith(
+        "the name movers do not matter "
+        "estimate -0.31 [-0.55, -0.07] logits, claimed above 0, 1,200 prompts in 600 clusters "
+        "p 0.99 "
+        "control matched random heads: 22 of 199 draws do as well, p 0.11; it reaches the claim "
+        "control heads by effect: the ceiling is 1.2 (shown, does not decide) "
+        "reproduce pytest "
+    )
 
 
 def test_the_command_is_on_one_line_so_that_it_can_be_pasted():
@@ -146,7 +145,7 @@ def test_numbers_the_sentence_says_are_not_said_twice():
 
 def test_an_inconclusive_verdict_names_its_parts_and_how_many_prompts_would_decide():
     text = shown([record_of(INCONCLUSIVE)])
-    assert line_with(text, "needed").split()[1:] == "about 1,340 prompts would decide".split()
+    assert " ".join(line_with(text, "needed").split()) == "needed about 1,340 prompts would decide"
     assert line_with(text, "part", "HOLDS: to IO")
     assert line_with(text, "part", "INCONCLUSIVE: to S")
     assert "reproduce" in text
@@ -171,13 +170,13 @@ def test_verbose_shows_the_rule_and_what_decides_nothing_for_every_verdict():
 
 def test_quiet_shows_the_matrix_and_the_totals_and_twice_quiet_the_totals_alone():
     path = Path("reports/runs/1/records.jsonl")
-    quiet = shown(one_of_each(), verbosity=-1, records_path=path)
+    quiet = shown(one_of_each(), verbosity=-1, path=path)
     assert "reproduce" not in quiet
     assert "Families" not in quiet
     totals = "5 verdicts: 1 holds, 1 refuted, 1 inconclusive, 1 not applicable, 1 error\n"
     assert quiet.endswith(f"{totals}records: {path}\n")
     assert "REFUTED" in quiet
-    twice = shown(one_of_each(), verbosity=-2, records_path=path)
+    twice = shown(one_of_each(), verbosity=-2, path=path)
     assert twice == f"{totals}records: {path}\n"
 
 
@@ -205,11 +204,8 @@ def test_a_family_has_a_line_with_its_counts_and_its_q():
             record_of(HOLDS, id="tigges2024.induction-present"),
         ]
     )
-    line = line_with(text, "holds 1, refuted 1")
-    assert line.split(maxsplit=1) == [
-        "tigges2024.name-movers-matter",
-        "holds 1, refuted 1, inconclusive 1 (q 0.0009 to 0.99)",
-    ]
+    line = "tigges2024.name-movers-matter holds 1, refuted 1, inconclusive 1 (q 0.0009 to 0.99)"
+    assert line in " ".join(text.split())
     assert "1 family of one verdict: nothing to correct, q is p" in text
 
 
@@ -265,20 +261,21 @@ def test_sixty_cells_are_letters_in_blocks_a_series_each_with_steps_as_headings(
 def test_a_place_that_was_not_judged_is_told_apart_from_every_verdict():
     records = [record_of(HOLDS, cell=f"gpt{n}-medium") for n in range(12)]
     text = shown([*records, record_of(HOLDS, id="a.other", cell="gpt0-medium")], verbosity=-1)
-    assert line_with(text, "  other").split()[1:] == ["H", *["."] * 5]
+    assert line_with(text, "  other").split()[1:] == ["H", *["."] * 6]
     assert line_with(text, ". not judged")
 
 
 def test_sanity_comes_first_and_models_stand_by_size_in_whatever_order_records_come():
     cells = ["pythia-70m", "pythia-160m", "pythia-1b"]
     ids = ["sanity.gates", "a.claim"]
-    records = [record_of(NOT_APPLICABLE, id=id, cell=cell) for id in ids for cell in cells]
+    records = [record_of(NOT_APPLICABLE, id=each, cell=cell) for each in ids for cell in cells]
     text = shown(records)
     assert text.splitlines()[0].split() == cells
     assert text.index("sanity") < text.index("claim")
     assert shown(records[::-1]) == text
 
 
+@settings(max_examples=20)
 @given(st.permutations(one_of_each()))
 def test_the_order_in_which_tests_ran_changes_nothing(records):
     assert shown(records) == shown(one_of_each())
@@ -308,7 +305,7 @@ def test_colour_changes_no_word(monkeypatch):
     assert shown(one_of_each()) == plain
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [50, 80, 120])
 @pytest.mark.parametrize("cells", [1, 2, 4, 7, 60])
 def test_only_commands_and_paths_are_wider_than_asked(cells, width):
     records = [
@@ -316,7 +313,7 @@ def test_only_commands_and_paths_are_wider_than_asked(cells, width):
         for word, verdict in EACH.items()
         for n in range(cells)
     ]
-    for line in shown(records, width, records_path=Path("r" * 130)).splitlines():
+    for line in shown(records, width, path=Path("r" * 130)).splitlines():
         assert len(line) <= width or line.strip().startswith(("reproduce", "records:"))
         assert line == line.rstrip()
 
@@ -325,12 +322,3 @@ def test_no_interval_is_broken_over_two_lines():
     for pad in range(40, 80):
         verdict = Verdict(Outcome.HOLDS, "x" * pad + " 0.62 [0.55, 0.69] over 50 prompts")
         assert "[0.55, 0.69]" in shown([record_of(verdict)])
-
-
-def test_the_meter_of_a_plan_counts_the_cost_of_all_its_cells():
-    from types import SimpleNamespace
-
-    from mechtests.reporting.terminal import meter
-
-    plan = SimpleNamespace(cells=[SimpleNamespace(flops=2e9), SimpleNamespace(flops=1e9)])
-    assert meter(plan, stream=io.StringIO()).total == 3e9

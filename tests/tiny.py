@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 import transformers
+
+from mechtests.models.network import Network
 
 VOCABULARY = 120
 WINDOW = 5
@@ -84,7 +87,7 @@ def tiny(name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **config:
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 2:
-                parameter.copy_(0.08 * noise)
+                parameter.copy_(0.12 * noise)
             else:
                 parameter.add_(0.3 * noise)
     return model.to(dtype).requires_grad_(False)
@@ -94,3 +97,21 @@ def prompts(seed: int = 0, n: int = 3, position: int = 11) -> torch.Tensor:
     """Random token ids, shape ``[prompt, position]``; longer than the window."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(VOCABULARY, (n, position), generator=generator)
+
+
+@lru_cache
+def plain(name: str) -> Any:
+    """The plain Hugging Face model, never bridged: the oracle."""
+    return tiny(name)
+
+
+@lru_cache
+def network(name: str, dtype: torch.dtype = torch.float32) -> Network:
+    """The network of the same weights; shared between tests, so never change it."""
+    return Network.from_model(tiny(name, dtype=dtype), name=name, check=False)
+
+
+def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, relative to the largest expected value."""
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())

@@ -159,7 +159,7 @@ def _replace(z: Tensor, *, where: Tensor, by: Tensor, mean: Tensor) -> Tensor:
     """
     import torch
 
-    for chosen, value in zip(where, (by[:, None], mean, mean * 0), strict=True):
+    for chosen, value in zip(where, (by[:, None], mean, torch.zeros_like(mean)), strict=True):
         z = torch.where(chosen[:, :, None], value, z)
     return z
 

@@ -36,7 +36,7 @@ def _attention(run: Activations, prompts: Prompts, distance: Ids) -> Tensor:
     for row, back in enumerate(distance.tolist()):
         queries = torch.arange(int(prompts.positions["second"][row]), int(prompts.length[row]))
         looked = [run["pattern", layer][row, :, queries, queries - back] for layer in layers]
-        scores.append(torch.stack(looked).mean(-1))
+        scores.append(torch.stack(looked).float().mean(-1))
     return torch.stack(scores)
 
 

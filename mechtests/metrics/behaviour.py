@@ -23,7 +23,7 @@ def logit_difference(network: Network, resid: Tensor, prompts: Prompts) -> Tenso
         prompts: Whose answers are meant.
 
     Returns:
-        Logits, shape ``[prompt, ...]``.
+        Logits, shape ``[prompt, ...]``, in single precision at least.
     """
     right, wrong = answer_ids(network, prompts)
     return _mean_logit(network, resid, right) - _mean_logit(network, resid, wrong)
@@ -42,7 +42,10 @@ def _tensor(network: Network, ids: Ids | None) -> Tensor:
 
 
 def _mean_logit(network: Network, resid: Tensor, ids: Tensor) -> Tensor:
+    import torch
+
     logits = network.logits(resid, tokens=ids.clamp(min=0))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     real = (ids >= 0).view(len(ids), *[1] * (logits.ndim - 2), -1)
     return (logits * real).sum(-1) / real.sum(-1)
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 TOP = 5
 NAMES = (("IO", "IO"), ("S1", "S"), ("S2", "S"))
-SCREENS = (256, 4096)
+SCREENS = (64, 512, 4096)
 WHOLE_AT_ONCE = 256
+PASSING = 0.02  # seen on SmolLM2, later screens included
 
 
 def _copy_scores(batch: Batch) -> Mapping[str, Tensor]:
@@ -33,23 +34,20 @@ def _copy_scores(batch: Batch) -> Mapping[str, Tensor]:
     resid = batch.clean["resid_post", 0][rows, at]
     order = batch.generator("vocabulary").permutation(network.shape.vocabulary)
     screens = [tensor(order[:size]) for size in SCREENS if size < len(order)]
+    shares: dict[str, list[Tensor]] = {"copied": [], "copied_absent": [], "negative": []}
+    for layer in range(network.shape.layers):
+        written = written_by_head(network, layer, resid)
+        shares["copied"].append(_share(network, written, names, screens))
+        shares["copied_absent"].append(_share(network, written, absent, screens))
+        shares["negative"].append(_share(network, -written, names, screens))
+    return {name: torch.stack(of_layers, 1) for name, of_layers in shares.items()}
 
-    def share(written: Tensor, tokens: Tensor) -> Tensor:
-        """The share of the three positions at which a token is in the top, [prompt, head]."""
-        of_heads = tokens[..., None].expand(written.shape[:-1])
-        return (
-            in_top(network, written.flatten(0, -2), of_heads.flatten(), screens)
-            .view(of_heads.shape)
-            .float()
-            .mean(1)
-        )
 
-    layers = [written_by_head(network, layer, resid) for layer in range(network.shape.layers)]
-    return {
-        "copied": torch.stack([share(written, names) for written in layers], 1),
-        "copied_absent": torch.stack([share(written, absent) for written in layers], 1),
-        "negative": torch.stack([share(-written, names) for written in layers], 1),
-    }
+def _share(network: Network, written: Tensor, tokens: Tensor, screens: list[Tensor]) -> Tensor:
+    """The share of the three positions at which a token is in the top, ``[prompt, head]``."""
+    of_heads = tokens[..., None].expand(written.shape[:-1])
+    found = in_top(network, written.flatten(0, -2), of_heads.flatten(), screens)
+    return found.view(of_heads.shape).float().mean(1)
 
 
 def written_by_head(network: Network, layer: int, resid: Tensor) -> Tensor:
@@ -101,17 +99,20 @@ def in_top(network: Network, resid: Tensor, tokens: Tensor, screens: list[Tensor
 
 
 def _beaten_by(logits: Tensor, own: Tensor, itself: Tensor) -> Tensor:
-    """How many logits are above a token's own, shape ``[item]``, the token itself left out."""
-    return ((logits > own) & ~itself).sum(-1)
+    """How many logits reach a token's own, shape ``[item]``, the token itself left out.
+
+    A tie counts against the token: a head that writes nothing copies nothing.
+    """
+    return ((logits >= own) & ~itself).sum(-1)
 
 
 def _cost(job: Job) -> Cost:
-    """Three first screens of every head's output, and the whole vocabulary for a few heads."""
+    """Three first screens of each head's output, and the whole vocabulary for a few of them."""
     if job.shape is None:
         return Cost(forward=2.0 * job.prompts)
     shape = job.shape
     outputs = len(NAMES) * job.prompts * shape.layers * shape.heads
-    rows = shape.head_width + 3 * min(SCREENS[0], shape.vocabulary) + 0.03 * shape.vocabulary
+    rows = shape.head_width + 3 * (SCREENS[0] + PASSING * shape.vocabulary)
     return Cost(flops=2.0 * outputs * shape.width * rows)
 
 

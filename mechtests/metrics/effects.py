@@ -111,7 +111,7 @@ nothing but END's own residual stream reaches END's logits, so that END alone gi
 
 
 def _mean_z(batch: Batch) -> Mapping[str, Tensor]:
-    return {"z": batch.clean.stack("z@end").mean(0)}
+    return {"z": batch.clean.stack("z@end").float().mean(0)}
 
 
 mean_z = Metric(

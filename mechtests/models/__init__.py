@@ -1,0 +1,1 @@
+"""A name becomes a cell, a cell becomes a network."""

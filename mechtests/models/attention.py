@@ -31,7 +31,7 @@ def scores(queries: Tensor, keys: Tensor) -> Tensor:
     """
     prompt, query, head, width = queries.shape
     key, groups = keys.shape[1], keys.shape[2]
-    grouped = queries.transpose(1, 2).reshape(prompt, groups, -1, width)
+    grouped = queries.transpose(1, 2).reshape(prompt, groups, head // groups * query, width)
     return (grouped @ keys.permute(0, 2, 3, 1)).view(prompt, head, query, key)
 
 
@@ -44,8 +44,9 @@ def mix(pattern: Tensor, values: Tensor) -> Tensor:
     """
     prompt, head, query, key = pattern.shape
     groups, width = values.shape[2], values.shape[3]
-    grouped = pattern.reshape(prompt, groups, -1, key) @ values.transpose(1, 2)
-    return grouped.view(prompt, head, query, width).transpose(1, 2)
+    grouped = pattern.reshape(prompt, groups, head // groups * query, key)
+    mixed = grouped @ values.transpose(1, 2)
+    return mixed.view(prompt, head, query, width).transpose(1, 2)
 
 
 def normalize(products: Tensor, seen: Tensor, scale: float, softcap: float | None) -> Tensor:
@@ -127,7 +128,7 @@ def attend_at_end(
     own = (queries * own_keys).sum(-1).transpose(1, 2).unsqueeze(-1)
     before = scores(queries, past.keys)
     seen = past.seen(window)
-    itself = torch.ones_like(seen[..., :1])
+    itself = seen.new_ones((len(past.end), 1, 1, 1))
     pattern = normalize(torch.cat((before, own), -1), torch.cat((seen, itself), -1), scale, softcap)
     weight = pattern[..., -1].transpose(1, 2).unsqueeze(-1)
     return mix(pattern[..., :-1], past.values) + weight * own_values

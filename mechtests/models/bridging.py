@@ -86,5 +86,6 @@ def bridge_model(model: Any, name: str) -> Any:
         for block in bridge.blocks:
             fused = block.attn.qkv.original_component
             fused.weight = torch.nn.Parameter(fused.weight.new_empty(0))
+            fused.bias = torch.nn.Parameter(fused.bias.new_empty(0))
     model.requires_grad_(False)
     return bridge

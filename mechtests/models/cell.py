@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mechtests.errors import UsageError
@@ -86,6 +87,10 @@ class Source(Protocol):
         """Bytes that loading would still have to download; 0 when all is here."""
         ...
 
+    def fetch(self, checkpoint: Checkpoint | None = None, *, offline: bool = False) -> Path:
+        """The file or folder with the weights, downloaded where they are not here yet."""
+        ...
+
     def load(
         self,
         checkpoint: Checkpoint | None,
@@ -129,9 +134,12 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """``pythia-160m:step1000``: only characters that pytest's ``-k`` can read."""
+        """``pythia-160m:step1000``, in characters that pytest's ``-k`` can read.
+
+        A model's released weights are plainly its name.
+        """
         parts = [self.model]
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and self.checkpoint.label != FINAL:
             parts.append(self.checkpoint.label)
         if self.variant == "untrained":
             parts.append(self.variant)

@@ -11,7 +11,6 @@ dequantised weights, not about the model it was quantised from.
 from __future__ import annotations
 
 import collections
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from mechtests.errors import LoadError
 from mechtests.models import gguf_file, loading
 from mechtests.models.cell import Checkpoint, Json, Kind, Loaded
-from mechtests.models.local import file_digest, write_json
+from mechtests.models.local import file_digest, read_json, write_json
 from mechtests.models.tokenizer import CellTokenizer, first_line
 from mechtests.models.wheel import Wheel
 
@@ -33,6 +32,12 @@ ARCHITECTURES = {
     "gpt2": "gpt2",
 }
 """GGUF's name of each architecture that can be loaded, and the one of transformers."""
+
+_ALSO = {
+    "gpt2": {"context_length": "n_positions", "feed_forward_length": "n_inner"},
+    "qwen3": {"attention.key_length": "head_dim"},
+}
+"""Settings that transformers leaves at its default, which is right for the usual sizes only."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ class GgufSource:
         if self.wheel is not None and sha256 == self.wheel.sha256:
             return dict(self.wheel.config)
         kept = self.cache / "gguf" / f"{sha256}.json" if self.cache is not None else None
-        if kept is not None and kept.is_file():
-            return dict(json.loads(kept.read_text(encoding="utf-8")))
+        if known := read_json(kept):
+            return known
         config = read_config(read(self.path, self.name), self.name)
         if kept is not None:
             write_json(kept, config)
@@ -105,7 +110,7 @@ class GgufSource:
         kinds = collections.Counter(tensor.kind.name for tensor in file.tensors)
         return replace(loaded, facts={**loaded.facts, "tensors": dict(sorted(kinds.items()))})
 
-    def fetch(self, *, offline: bool) -> Path:
+    def fetch(self, checkpoint: Checkpoint | None = None, *, offline: bool = False) -> Path:
         """The file, fetched if it comes from a package and is not there.
 
         Raises:
@@ -165,12 +170,12 @@ def read_config(file: gguf_file.GgufFile, name: str) -> dict[str, Json]:
     from transformers.integrations import GGUF_CONFIG_MAPPING
 
     architecture = _architecture(file, name)
-    config: dict[str, Json] = {"tie_word_embeddings": True}
+    words = {prefix: GGUF_CONFIG_MAPPING[prefix] for prefix in ("general", "tokenizer")}
+    words[architecture] = {**GGUF_CONFIG_MAPPING[architecture], **_ALSO.get(architecture, {})}
+    config: dict[str, Json] = {}
     for key, value in file.metadata.items():
         prefix, _, rest = key.partition(".")
-        known = prefix in ("general", "tokenizer", architecture)
-        word = GGUF_CONFIG_MAPPING.get(prefix, {}).get(rest) if known else None
-        if word is not None:
+        if (word := words.get(prefix, {}).get(rest)) is not None:
             config[word] = value[0] if isinstance(value, list) and len(value) == 1 else value
     config["model_type"] = ARCHITECTURES[architecture]
     config["tie_word_embeddings"] = all(t.name != "output.weight" for t in file.tensors)
@@ -180,7 +185,7 @@ def read_config(file: gguf_file.GgufFile, name: str) -> dict[str, Json]:
 
 
 def _architecture(file: gguf_file.GgufFile, name: str) -> str:
-    architecture = file.metadata.get("general.architecture")
+    architecture = str(file.metadata.get("general.architecture"))
     if architecture not in ARCHITECTURES:
         raise LoadError(
             f"{name}: a GGUF file of architecture {architecture!r} cannot be loaded, only "
@@ -201,14 +206,21 @@ def _trained(file: gguf_file.GgufFile, config: Any, name: str, dtype: str) -> An
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     weights = _weights(file, config, name)
-    model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-        None,
-        config=config,
-        state_dict=weights,
-        dtype=getattr(torch, dtype),
-        attn_implementation="eager",
-        output_loading_info=True,
-    )
+    try:
+        model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=getattr(torch, dtype),
+            attn_implementation="eager",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # only so that they are named, in check_complete
+        )
+    except ValueError as error:
+        raise LoadError(
+            f"{name}: the metadata of this GGUF file describe no {config.model_type} model "
+            f"({first_line(error)})"
+        ) from error
     loading.check_complete(info, name)
     return model
 

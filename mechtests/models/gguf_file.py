@@ -53,7 +53,7 @@ def read(path: Path) -> GgufFile:
     import numpy as np
 
     mapped = np.memmap(path, mode="r").view(np.ndarray)
-    cursor = _Cursor(memoryview(mapped))
+    cursor = _Cursor(mapped.data)
     try:
         if bytes(cursor.take(4)) != b"GGUF":
             raise ValueError("it does not begin with the letters GGUF")

@@ -53,9 +53,8 @@ class HubSource:
             return parse_revisions(self.repo, (f"step{step}" for step in PYTHIA_STEPS))
         names = set(self._revisions(offline))
         found = parse_revisions(self.repo, names)
-        if found and "main" in names and not pythia:
-            found += (Checkpoint(FINAL),)
-        return found
+        released = not pythia and (not self.cached_only or "main" in names)
+        return (*found, Checkpoint(FINAL)) if found and released else found
 
     def identity(self, checkpoint: Checkpoint | None, *, offline: bool) -> dict[str, Json]:
         """Repository and commit."""
@@ -91,19 +90,31 @@ class HubSource:
         untrained_seed: int | None = None,
     ) -> Loaded:
         """The model of the commit, downloaded where needed (see ``cell.Source.load``)."""
-        commit = self._commit(checkpoint, offline)
-        weights = untrained_seed is None
-        if not self._complete(commit, weights=weights):
-            self._refuse_offline(checkpoint, offline)
-            self._download(checkpoint, commit, weights=weights)
+        folder = self._here(checkpoint, offline=offline, weights=untrained_seed is None)
         return loading.from_folder(
-            self._snapshot(commit),
+            folder,
             name=self.name,
             dtype=dtype,
             device=device,
             untrained_seed=untrained_seed,
             remedy="delete it and the file it links to, and run again to download it anew",
         )
+
+    def fetch(self, checkpoint: Checkpoint | None = None, *, offline: bool = False) -> Path:
+        """The snapshot folder of the checkpoint's commit, downloaded where needed.
+
+        Raises:
+            LoadError: It cannot be downloaded; the message says why.
+            UsageError: The repository has no such revision.
+        """
+        return self._here(checkpoint, offline=offline, weights=True)
+
+    def _here(self, checkpoint: Checkpoint | None, *, offline: bool, weights: bool) -> Path:
+        commit = self._commit(checkpoint, offline)
+        if not self._complete(commit, weights=weights):
+            self._refuse_offline(checkpoint, offline)
+            self._download(checkpoint, commit, weights=weights)
+        return self._snapshot(commit)
 
     def _offline(self, offline: bool) -> bool:
         words = (os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
@@ -118,10 +129,15 @@ class HubSource:
             raise self._not_cached(_revision(checkpoint))
 
     def _not_cached(self, revision: str) -> LoadError:
+        remedy = (
+            f"name the model {self.repo} to download it"
+            if self.cached_only
+            else "the run is offline; run once with network access (without --mech-offline and "
+            "HF_HUB_OFFLINE)"
+        )
         return LoadError(
-            f"{self.name}: {self.repo} at {revision} is not wholly in the cache {self._cache} and "
-            f"the run is offline; run once with network access (without --mech-offline and "
-            f"HF_HUB_OFFLINE)"
+            f"{self.name}: {self.repo} at {revision} is not wholly in the cache {self._cache}; "
+            f"{remedy}"
         )
 
     @property
@@ -211,7 +227,7 @@ class HubSource:
         small = [name for name in _SMALL if name in names]
         if not weights:
             return small
-        files = loading.choose_weights(names, lambda index: self._fetch(index, commit).read_text())
+        files = loading.choose_weights(names, lambda index: self._fetch(index, commit))
         if not files or "config.json" not in small:
             raise LoadError(
                 f"{self.name}: the repository {self.repo} has no config.json with safetensors or "

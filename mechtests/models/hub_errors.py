@@ -33,7 +33,7 @@ def sentences(repo: str) -> Iterator[None]:
         raise sentence from None
 
 
-def _answered(repo: str, error: Exception) -> LoadError:
+def _answered(repo: str, error: BaseException) -> LoadError:
     """The hub said no."""
     from huggingface_hub import constants, errors
 
@@ -63,8 +63,10 @@ def _unanswered(repo: str, error: Exception) -> LoadError | None:
     """The hub could not be asked, or its answer not be kept; None for any other error."""
     from huggingface_hub import constants, errors
 
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return _unreachable(repo, error.__cause__ or error)
+    cause = error.__cause__
+    if isinstance(error, errors.LocalEntryNotFoundError) and cause is not None:
+        answered = isinstance(cause, errors.HfHubHTTPError)
+        return _answered(repo, cause) if answered else _unreachable(repo, cause)
     network = ("httpx", "httpcore", "requests", "urllib3")
     if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(
         network

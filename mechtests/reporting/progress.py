@@ -13,6 +13,8 @@ from mechtests.reporting.wording import ascii_only
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from mechtests.plan import Plan
+
 EVERY = 5.0  # seconds between two lines where there is no terminal
 SOONEST = 1.0  # seconds of measuring before which a rate says nothing
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (0.0, ""))
@@ -110,6 +112,11 @@ class Progress:
         text = text if encodes(self._stream, text) else ascii_only(text)
         self._stream.write(text + "\n")
         self._stream.flush()
+
+
+def meter(plan: Plan, *, stream: TextIO) -> Progress:
+    """What the measuring of a plan tells its progress."""
+    return Progress(sum(cell.flops for cell in plan.cells), stream=stream)
 
 
 def cost(flops: float) -> str:

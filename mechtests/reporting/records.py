@@ -1,187 +1,143 @@
-"""A record: a verdict with everything needed to read it years later, as one line of JSON."""
+"""The records of a run: kept as they are reached, read again, corrected by family."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+import platform
+import subprocess
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
 
-from mechtests.claim import Claim
-from mechtests.errors import LoadError
+from mechtests.errors import LoadError, UsageError
 from mechtests.reporting.json_values import Json, finite, plain, whole
-from mechtests.verdict import Control, Outcome, Verdict
+from mechtests.reporting.record import Record
+from mechtests.verdict import Outcome
 
-SCHEMA = "mechtests-record/1"
-LEVEL = 0.05  # the false discovery rate in a family (claims.md, Families)
+HEADER = "run.json"
+RECORDS = "records.jsonl"
+PACKAGES = ("mechtests", "torch", "transformers", "transformer-lens", "numpy", "scipy")
 
-
-@dataclass(frozen=True)
-class RecordedCheckpoint:
-    """Where in training a cell is.
-
-    Attributes:
-        label: As published: ``"step1000"``.
-        step: Optimizer steps, or None where the label does not say.
-        tokens: Tokens seen, or None where it is not known.
-    """
-
-    label: str
-    step: int | None = None
-    tokens: int | None = None
+Warn = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class RecordedCell:
-    """What a verdict is about: a model at a checkpoint, or a whole series.
-
-    Attributes:
-        id: As in the test's id: ``"pythia-160m:step1000"``.
-        model: The model's short name.
-        checkpoint: None for a model without checkpoints and for a whole series.
-        identity: What the name resolved to: a commit, or digests of files.
-        weights: Digest of the loaded weights; None where nothing was loaded.
-        dtype: The dtype it was measured in.
-        device: The device it was measured on.
-    """
-
-    id: str
-    model: str
-    checkpoint: RecordedCheckpoint | None = None
-    identity: Json = None
-    weights: str | None = None
-    dtype: str = ""
-    device: str = ""
+def warn_in_python(message: str) -> None:
+    """A Python warning; a program with a better place for messages gives its own."""
+    warnings.warn(message, stacklevel=2)
 
 
-@dataclass(frozen=True)
-class Record:
-    """A verdict, what it is about, and how to get it again.
-
-    Attributes:
-        run: The id of the run that reached it.
-        claim: The claim in its own words, without what it needs and its gate.
-        cell: The model at a checkpoint.
-        measurements: The store's key of every measurement, by the name the claim gave it.
-        verdict: The outcome with its numbers.
-        profile: How much was measured: ``"quick"``, ``"standard"``, ``"full"``.
-        seed: The seed of every random draw.
-        nodeid: The test's id in pytest.
-        reproduce: The command that reaches this verdict again.
-        q: The p corrected over the family; None until ``correct``.
-        expectation: Why a refutation is expected here, or None.
-        overridden: Whether a setting from outside changed the claim's own rule.
-        facts: What else a reader must know: passes, a batch that was halved.
-        seconds: How long measuring and judging took.
-    """
-
-    run: str
-    claim: Claim
-    cell: RecordedCell
-    measurements: Mapping[str, str]
-    verdict: Verdict
-    profile: str
-    seed: int
-    nodeid: str
-    reproduce: str
-    q: float | None = None
-    expectation: str | None = None
-    overridden: bool = False
-    facts: Mapping[str, Json] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @classmethod
-    def from_verdict(cls, verdict: Verdict, *, claim: Claim, **rest: Any) -> Record:
-        """The record of a verdict; ``rest`` are the other attributes, by name."""
-        said = replace(claim, needs={}, gate=None, exceptions={})
-        return cls(verdict=verdict, claim=said, **rest)
-
-    @property
-    def outcome(self) -> Outcome:
-        """The verdict's outcome."""
-        return self.verdict.outcome
-
-    @property
-    def expected(self) -> bool:
-        """Whether it is refuted where a refutation was expected."""
-        return self.expectation is not None and self.outcome is Outcome.REFUTED
-
-    @property
-    def not_after_correction(self) -> bool:
-        """Whether it holds by itself, and not after its family is corrected."""
-        return self.outcome is Outcome.HOLDS and self.q is not None and self.q > LEVEL
-
-    def to_json(self) -> dict[str, Json]:
-        """What ``record.schema.json`` describes.
-
-        Numbers that are not finite are null, and named in ``nonfinite``.
-        """
-        tree = {
-            "schema": SCHEMA,
-            "run": self.run,
-            "claim": _claim_to_json(self.claim),
-            "cell": plain(self.cell),
-            "measurements": plain(self.measurements),
-            **_verdict_to_json(self.verdict),
-            **{name: plain(getattr(self, name)) for name in _BESIDE},
-        }
-        return finite(tree)
-
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Json]) -> Record:
-        """The record that ``to_json`` gave; unknown keys are passed over.
-
-        Raises:
-            LoadError: It is of another schema, or a field is missing.
-        """
-        if tree.get("schema") != SCHEMA:
-            raise LoadError(
-                f"record of the schema {tree.get('schema')!r}: this version of mechtests reads "
-                f"{SCHEMA!r}; read it with the version that wrote it"
-            )
+def installed_versions() -> dict[str, str | None]:
+    """The version of every package that can change a number; None where not installed."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
         try:
-            return cls._from_whole(whole(tree))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise LoadError(
-                f"record of the run {tree.get('run')!r}: it is not as record.schema.json says "
-                f"({type(error).__name__}: {error})"
-            ) from error
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
 
-    @classmethod
-    def _from_whole(cls, tree: Mapping[str, Json]) -> Record:
-        at = tree["cell"].get("checkpoint")
-        checkpoint = None if at is None else RecordedCheckpoint(**_known(RecordedCheckpoint, at))
-        return cls(
-            run=tree["run"],
-            claim=_claim_from_json(tree["claim"]),
-            cell=RecordedCell(**{**_known(RecordedCell, tree["cell"]), "checkpoint": checkpoint}),
-            measurements=tree["measurements"],
-            verdict=_verdict_from_json(tree),
-            **{name: tree[name] for name in _BESIDE if name in tree},
+
+def git_commit() -> str | None:
+    """The git commit of the current folder, or None outside a repository."""
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
         )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None
 
 
-# what a record keeps beside its claim, cell and verdict, in the order it is written
-_BESIDE = (
-    "q", "expectation", "overridden", "profile", "seed", "nodeid", "reproduce", "facts", "seconds",
-)  # fmt: skip
-_OF_A_CLAIM = (
-    "id", "version", "paper", "section", "says", "rule", "over", "task", "components", "family",
-    "controls",
-)  # fmt: skip
-_NESTED = ("outcome", "controls", "parts", "shown")
-_OF_A_VERDICT = tuple(each.name for each in dataclasses.fields(Verdict) if each.name not in _NESTED)
+def surroundings() -> dict[str, Json]:
+    """What a run ran on: versions, Python, platform and the commit of the current folder."""
+    return {
+        "versions": installed_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": git_commit(),
+    }
+
+
+class Journal:
+    """Keeps a run's records in memory and in ``<folder>/runs/<run id>/``.
+
+    Every record is flushed before the next test runs, so that a killed run loses none.
+    Where the folder cannot be written there is one warning, and memory alone keeps them.
+
+    Attributes:
+        path: The run's own folder; its name is the run's id, the UTC time it started.
+        header: What ``run.json`` says: what was asked for, and what it ran on.
+        records: Every record so far.
+        kept: Whether the folder holds all of it.
+    """
+
+    def __init__(
+        self, folder: Path, header: Mapping[str, Json], *, warn: Warn = warn_in_python
+    ) -> None:
+        self.records: list[Record] = []
+        self.kept = True
+        self._warn = warn
+        self.path, start = _new_run(Path(folder) / "runs")
+        self.header: dict[str, Json] = {
+            "run": self.id,
+            "start": start.isoformat(),
+            "end": None,
+            "complete": False,
+            **surroundings(),
+        }
+        self.update(**header)
+
+    @property
+    def id(self) -> str:
+        """The run's id; ids sort by the time the run started."""
+        return self.path.name
+
+    @property
+    def records_path(self) -> Path | None:
+        """The file with the records; None where they are in memory only."""
+        return self.path / RECORDS if self.kept else None
+
+    def update(self, **said: Json) -> None:
+        """Say more in the header."""
+        self.header.update(said)
+        text = json.dumps(finite(plain(self.header)), indent=1, allow_nan=False) + "\n"
+        self._keep(lambda: _replace(self.path / HEADER, text))
+
+    def append(self, record: Record) -> None:
+        """Keep a record."""
+        self.records.append(record)
+        line = json.dumps(record.to_json(), allow_nan=False) + "\n"
+        self._keep(lambda: _append(self.path / RECORDS, line))
+
+    def finish(self, *, complete: bool) -> None:
+        """Say when the run ended, and whether it reached all its verdicts."""
+        self.update(end=datetime.now(UTC).isoformat(), complete=complete)
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        if not self.kept:
+            return
+        try:
+            write()
+        except OSError as error:
+            self.kept = False
+            self._warn(
+                f"records of this run: {self.path} cannot be written ({error.strerror or error}); "
+                "the verdicts are shown and not kept; free some space or make it writable"
+            )
 
 
 def correct(records: Iterable[Record]) -> list[Record]:
     """The same records with q: Benjamini-Hochberg over each claim's family.
 
-    A family is all verdicts of one ``claim.family`` that have a p. Gates give no verdict
-    of their own and sanity claims are in no family (claims.md, Families).
+    A family is all decided verdicts of one ``claim.family``; one without a p (nothing
+    varied, or there were too few clusters) counts as 1. Gates give no verdict of their own and
+    sanity claims are in no family (claims.md, Families).
     """
-    from mechtests.statistics import benjamini_hochberg
+    from mechtests.rules import family
 
     corrected = [replace(record, q=None) for record in records]
     families: dict[str, list[int]] = {}
@@ -189,66 +145,122 @@ def correct(records: Iterable[Record]) -> list[Record]:
         if in_a_family(record):
             families.setdefault(record.claim.family, []).append(place)
     for places in families.values():
-        ps = [float(corrected[place].verdict.p or 0.0) for place in places]
-        for place, q in zip(places, benjamini_hochberg(ps), strict=True):
+        ps = [corrected[place].verdict.p for place in places]
+        qs = family([None if p is None or math.isnan(p) else p for p in ps])
+        for place, q in zip(places, qs, strict=True):
             corrected[place] = replace(corrected[place], q=float(q))
     return corrected
 
 
 def in_a_family(record: Record) -> bool:
     """Whether a record's p is corrected with others."""
-    p = record.verdict.p
     decided = record.outcome not in (Outcome.NOT_APPLICABLE, Outcome.ERROR)
-    return decided and record.claim.paper != "sanity" and p is not None and math.isfinite(p)
+    return decided and record.claim.paper != "sanity"
 
 
-def schema() -> dict[str, Json]:
-    """The JSON Schema of a record, every field described."""
-    from importlib.resources import files
+def latest(folder: Path) -> Path:
+    """The folder of the newest run that has records.
 
-    text = files("mechtests.reporting").joinpath("record.schema.json").read_text("utf-8")
-    described: dict[str, Json] = json.loads(text)
-    return described
-
-
-def _claim_to_json(claim: Claim) -> dict[str, Json]:
-    return {name: plain(getattr(claim, name)) for name in _OF_A_CLAIM}
-
-
-def _claim_from_json(tree: Mapping[str, Json]) -> Claim:
-    known = _known(Claim, {name: tree[name] for name in _OF_A_CLAIM if name in tree})
-    return Claim(**{name: _tupled(value) for name, value in known.items()})
+    Raises:
+        UsageError: There is none.
+    """
+    runs = _with_records(folder)
+    if not runs:
+        raise UsageError(
+            f"the latest run: a run with records is needed, and there is none in "
+            f"{Path(folder) / 'runs'}; judge the claims once, and its records are kept there"
+        )
+    return runs[-1]
 
 
-def _verdict_to_json(verdict: Verdict) -> dict[str, Json]:
-    return {
-        "verdict": verdict.outcome.value,
-        **{name: plain(getattr(verdict, name)) for name in _OF_A_VERDICT},
-        "controls": plain(verdict.controls),
-        "parts": [_verdict_to_json(part) for part in verdict.parts],
-        "shown": plain(verdict.shown),
-    }
+def find(folder: Path, name: str) -> Path:
+    """The folder of a run, by its id or its path.
 
-
-def _verdict_from_json(tree: Mapping[str, Json]) -> Verdict:
-    known = {name: _tupled(tree[name]) for name in _OF_A_VERDICT if name in tree}
-    controls = [_known(Control, control) for control in tree.get("controls", ())]
-    return Verdict(
-        outcome=Outcome(tree["verdict"]),
-        **known,
-        controls=tuple(
-            Control(**{name: _tupled(value) for name, value in control.items()})
-            for control in controls
-        ),
-        parts=tuple(_verdict_from_json(part) for part in tree.get("parts", ())),
-        shown=tree.get("shown", {}),
+    Raises:
+        UsageError: There is no such run.
+    """
+    for run in (Path(folder) / "runs" / name, Path(name)):
+        if (run / RECORDS).is_file():
+            return run
+    known = ", ".join(run.name for run in _with_records(folder)[-3:]) or "none"
+    raise UsageError(
+        f"run {name!r}: the id or the folder of a run with records is needed; the newest in "
+        f"{Path(folder) / 'runs'}: {known}"
     )
 
 
-def _known(kind: type, tree: Mapping[str, Json]) -> dict[str, Json]:
-    names = {each.name for each in dataclasses.fields(kind)}
-    return {name: value for name, value in tree.items() if name in names}
+def header(run: Path) -> dict[str, Json]:
+    """What the ``run.json`` of a run says.
+
+    Raises:
+        LoadError: It is missing or not whole.
+    """
+    file = Path(run) / HEADER
+    try:
+        return whole(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise LoadError(
+            f"{file}: the header of a run is needed, and it cannot be read ({error}); "
+            "name another run, or judge the claims again"
+        ) from error
 
 
-def _tupled(value: Json) -> Json:
-    return tuple(value) if isinstance(value, list) else value
+def read(path: Path, *, warn: Warn = warn_in_python) -> list[Record]:
+    """The records of a run, from its folder or its ``records.jsonl``.
+
+    A line that is not whole, as a killed run can leave behind, is passed over with a warning.
+
+    Raises:
+        UsageError: There are no records there.
+        LoadError: A record is of another schema.
+    """
+    file = Path(path) / RECORDS if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise UsageError(
+            f"records of a run: a run's folder or its {RECORDS} is needed, and there is none at "
+            f"{path}; run the claims first, or name the folder of a run that was kept"
+        )
+    return [Record.from_json(tree) for tree in _lines(file, warn)]
+
+
+def _lines(file: Path, warn: Warn) -> Iterator[dict[str, Json]]:
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        try:
+            tree = json.loads(line)
+        except ValueError:
+            warn(f"{file}, line {number}: not a whole record, so it is passed over")
+            continue
+        if not isinstance(tree, dict):
+            raise LoadError(f"{file}, line {number}: a record is a JSON object, got {tree!r}")
+        yield tree
+
+
+def _with_records(folder: Path) -> list[Path]:
+    found = sorted(Path(folder).glob(f"runs/*/{RECORDS}"))
+    return [records.parent for records in found if records.stat().st_size]
+
+
+def _new_run(runs: Path) -> tuple[Path, datetime]:
+    """A folder of its own for a run that starts now; made, where that is possible."""
+    while True:
+        start = datetime.now(UTC)
+        folder = runs / start.strftime("%Y%m%d-%H%M%S-%f")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.is_dir():
+                continue  # another run started in the same microsecond
+        except OSError:
+            pass  # writing the header will say so
+        return folder, start
+
+
+def _append(file: Path, line: str) -> None:
+    with file.open("a", encoding="utf-8") as records:
+        records.write(line)
+
+
+def _replace(file: Path, text: str) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
 from mechtests.reporting import matrix as matrices
 from mechtests.reporting import wording
 from mechtests.reporting.json_values import Json
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.page import LABEL, Page
-from mechtests.reporting.progress import Progress
-from mechtests.reporting.records import Record, in_a_family
+from mechtests.reporting.record import Record
+from mechtests.reporting.records import in_a_family
 from mechtests.verdict import Control, Outcome
-
-if TYPE_CHECKING:
-    from mechtests.plan import Plan
 
 IN_FULL = (Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.ERROR)
 IN_A_REASON = {
@@ -37,7 +33,7 @@ def render(
     color: bool = False,
     ascii: bool = False,
     verbosity: int = 0,
-    records_path: Path | None = None,
+    path: Path | None = None,
 ) -> str:
     """What a run's records say, as text of a fixed width.
 
@@ -50,7 +46,7 @@ def render(
         ascii: Whether it must do with ASCII.
         verbosity: pytest's: 0 all; -1 (``-q``) the matrix and the totals; -2 the totals;
             1 (``-v``) every verdict in full, with rules and what decides nothing.
-        records_path: Where the records are kept, if they are.
+        path: Where the records are kept, if they are.
     """
     page = Page(width, color, ascii)
     if records and verbosity > -2:
@@ -59,13 +55,8 @@ def render(
         if verbosity > -1:
             _reasons(page, matrix, full=verbosity > 0)
             _families(page, records)
-    _totals(page, records, records_path)
+    _totals(page, records, path)
     return page.text
-
-
-def meter(plan: Plan, *, stream: TextIO) -> Progress:
-    """What the measuring of a plan reports its progress to."""
-    return Progress(sum(cell.flops for cell in plan.cells), stream=stream)
 
 
 def _matrix(page: Page, matrix: Matrix) -> None:

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from dataclasses import dataclass
 
-from mechtests.reporting.records import Record
+from mechtests.reporting.record import Record
 from mechtests.verdict import Outcome, Verdict
 
 
@@ -103,4 +103,5 @@ def _decimals(width: float) -> int | None:
 def ascii_only(text: str) -> str:
     """The text in ASCII, for a terminal or a log that has nothing else."""
     plain = "".join(_ASCII.get(each, each) for each in text)
-    return unicodedata.normalize("NFKD", plain).encode("ascii", "replace").decode()
+    letters = (c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
+    return "".join(letters).encode("ascii", "replace").decode()

@@ -31,14 +31,14 @@ SHOWN = 20
 Row = dict[str, str]
 
 
-def file_identity(path: str | Path) -> dict[str, str]:
+def file_identity(path: str | Path) -> str:
     """What the store's key knows of a file of prompts: the SHA-256 of its bytes.
 
     Raises:
         UsageError: The file cannot be read or lacks a column, before any model is loaded.
     """
     _rows(Path(path))
-    return {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def read(task: Task, path: str | Path, tokenizer: Tokenizer, n: int | None = None) -> Prompts:

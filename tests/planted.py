@@ -1,0 +1,200 @@
+"""Hand-made networks that have a mechanism at a known head, and their twins without it.
+
+GPT-2's architecture without MLPs: the residual stream is cut into subspaces of one-hot codes
+(tokens, positions, and what heads write), every head that has no part in the mechanism is small
+noise. The unembedding is tied, so that writing a token's code raises its logit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from mechtests.measurement import Head
+from mechtests.models.network import Network
+from mechtests.tasks.names import FIRST_NAMES
+from mechtests.tasks.prompts import Tokenizer
+from tests.words import Numbers, Words
+
+NOISE = 0.003
+NAMES = FIRST_NAMES[:24]
+IOI_WORDS = Words(NAMES, bos=0)
+INDUCTION_NUMBERS = Numbers(240, bos=0)
+
+Read = Mapping[int, Mapping[int, float]]  # channel of the head -> {channel of the stream: weight}
+
+
+@dataclass
+class Stream:
+    """A model whose residual stream starts as the codes of a token and a position."""
+
+    tokens: int
+    positions: int
+    width: int
+    heads: int
+    layers: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        config = GPT2Config(
+            vocab_size=self.tokens,
+            n_positions=self.positions,
+            n_embd=self.width,
+            n_layer=self.layers,
+            n_head=self.heads,
+            n_inner=4,
+            bos_token_id=0,
+            eos_token_id=0,
+            attn_implementation="eager",
+        )
+        self.model = GPT2LMHeadModel(config).eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if ".attn." in name and name.endswith("weight"):
+                    parameter.copy_(NOISE * torch.randn(parameter.shape, generator=generator))
+                elif ".ln_" not in name:
+                    parameter.zero_()
+            wte, wpe = self.model.transformer.wte.weight, self.model.transformer.wpe.weight
+            wte[:, : self.tokens] = torch.eye(self.tokens)
+            wpe[:, self.position(0) : self.position(self.positions)] = torch.eye(self.positions)
+
+    def position(self, at: int) -> int:
+        """The channel of a position."""
+        return self.tokens + at
+
+    def free(self, channel: int) -> int:
+        """A channel behind those of tokens and positions."""
+        return self.tokens + self.positions + channel
+
+    def plant(
+        self,
+        at: Head,
+        *,
+        query: Read,
+        key: Read,
+        value: Read,
+        output: Mapping[int, int],
+        constant: int | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        """Write one head; ``constant`` is a channel whose query is 1 for every token.
+
+        Weights count units of score: a layer norm makes a code about sqrt(width / 2) large,
+        and scores are divided by sqrt(head_width); both are undone here.
+        """
+        layer, head = at
+        size = self.width // self.heads
+        code = math.sqrt(self.width / 2)
+        attention = self.model.transformer.h[layer].attn
+        with torch.no_grad():
+            c_attn, c_proj = attention.c_attn, attention.c_proj
+            parts = [part[:, head * size : (head + 1) * size] for part in _split(c_attn.weight)]
+            for part, reads, scale in zip(
+                parts,
+                (query, key, value),
+                (1 / code, math.sqrt(size) / code, 1 / code),
+                strict=True,
+            ):
+                part.zero_()
+                for channel, weights in reads.items():
+                    for source, weight in weights.items():
+                        part[source, channel] = scale * weight
+            if constant is not None:
+                c_attn.bias[head * size + constant] = 1.0
+            c_proj.weight[head * size : (head + 1) * size] = 0.0
+            for channel, target in output.items():
+                c_proj.weight[head * size + channel, target] = gain
+
+    def network(self) -> Network:
+        """The network; the model is taken over."""
+        return Network.from_model(self.model, name="planted", check=False)
+
+
+def _split(weight: Tensor) -> tuple[Tensor, ...]:
+    return weight.chunk(3, dim=1)
+
+
+def induction_network(
+    previous: Head = (0, 2), induction: Head | None = (1, 1), tokenizer: Tokenizer | None = None
+) -> Network:
+    """Repeats of up to 51 tokens: a previous-token head, and an induction head that reads it.
+
+    The induction head looks for the token whose predecessor is the present token, writes
+    it, and rests on BOS where there is none. Without it (None), noise is in its place.
+    """
+    vocabulary = (tokenizer or INDUCTION_NUMBERS).size
+    stream = Stream(tokens=vocabulary, positions=104, width=1024, heads=4, layers=2)
+    tokens = range(vocabulary)
+    stream.plant(
+        previous,
+        query={p: {stream.position(p + 1): 40.0} for p in range(103)},
+        key={p: {stream.position(p): 1.0} for p in range(103)},
+        value={t: {t: 1.0} for t in tokens},
+        output={t: stream.free(t) for t in tokens},
+    )
+    if induction is not None:
+        stream.plant(
+            induction,
+            query={t: {t: 60.0} for t in tokens if t},
+            key={t: {stream.free(t): 1.0} for t in tokens if t} | {0: {0: 20.0}},
+            value={t: {t: 1.0} for t in tokens},
+            output={t: t for t in tokens},
+            constant=0,
+        )
+    return stream.network()
+
+
+def ioi_network(
+    mover: Head | None = (2, 5), duplicate: Head = (0, 3), inhibition: Head = (1, 6)
+) -> Network:
+    """The whole of IOI in three heads, for prompts of ``IOI_WORDS``.
+
+    The duplicate-token head marks S2 with the name that was there before; the S-inhibition
+    head carries that name to END; the name mover there attends to names except that one, and
+    writes the name it attends to. Without a name mover (None), noise is in its place.
+    """
+    names = [IOI_WORDS.encode(f" {name}")[0] for name in NAMES]
+    channels = range(len(names))
+    stream = Stream(tokens=IOI_WORDS.size, positions=33, width=512, heads=8, layers=3)
+    rest = len(names) + 33
+    marked = [stream.free(c) for c in channels]
+    inhibited = [stream.free(len(names) + c) for c in channels]
+    value = {c: {names[c]: 1.0} for c in channels}
+    not_itself = {len(names) + p: stream.position(p) for p in range(33)}
+    stream.plant(
+        duplicate,
+        query={c: {names[c]: 40.0} for c in channels}
+        | {c: {at: 60.0} for c, at in not_itself.items()},
+        key={c: {names[c]: 1.0} for c in channels}
+        | {c: {at: -1.0} for c, at in not_itself.items()}
+        | {rest: {0: 20.0}},
+        value=value,
+        output=dict(zip(channels, marked, strict=True)),
+        constant=rest,
+    )
+    stream.plant(
+        inhibition,
+        query={},
+        key={rest: dict.fromkeys(marked, 60.0) | {0: 20.0}},
+        value={c: {marked[c]: 1.0} for c in channels},
+        output=dict(zip(channels, inhibited, strict=True)),
+        constant=rest,
+    )
+    if mover is not None:
+        stream.plant(
+            mover,
+            query={c: {inhibited[c]: -100.0} for c in channels},
+            key={c: {names[c]: 1.0} for c in channels}
+            | {rest: dict.fromkeys(names, 40.0) | {0: 15.0}},
+            value=value,
+            output=dict(zip(channels, names, strict=True)),
+            constant=rest,
+            gain=3.0,
+        )
+    return stream.network()

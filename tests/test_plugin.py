@@ -1,0 +1,364 @@
+"""The plugin as its user meets it: pytest runs of claims on tiny models."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from saved import save
+
+CLAIMS = '''
+from mechtests import claim
+from mechtests.metrics import behaviour, effects, gates
+from mechtests.rules import above
+from mechtests.tasks.ioi import ioi
+from mechtests.tasks.repeated_tokens import repeated_tokens
+from mechtests.metrics import attention
+from mechtests.verdict import Outcome, Verdict, refuted
+
+BEHAVIOUR = {"answers": behaviour.answers(ioi)}
+
+@claim("mine.holds", says="It attends.", task=repeated_tokens, components=["induction"],
+       needs={"scores": attention.head_scores(repeated_tokens)})
+def test_holds(measured, judge):
+    """Some attention is there."""
+    judge(above(measured.scores.sample("induction", "evaluation", 0, 0), -1.0, what="score"))
+
+@claim("mine.refuted", says="It knows.", task=ioi, needs=BEHAVIOUR)
+def test_refuted(measured, judge):
+    """Correct on more than all."""
+    judge(above(measured.answers.sample("correct", "evaluation"), 5.0, what="accuracy"))
+
+@claim("mine.inconclusive", says="Who knows.", task=ioi, needs=BEHAVIOUR)
+def test_inconclusive(measured, judge):
+    """At its own mean."""
+    sample = measured.answers.sample("logit_difference", "evaluation")
+    judge(above(sample, sample.mean, what="logit difference"))
+
+@claim("mine.gated", says="It does.", task=ioi, gate=gates.BehaviourGate(behaviour.answers(ioi), {"correct": 0.9}),
+       needs={"effects": effects.direct_effects(ioi)})
+def test_gated(measured, judge):
+    """Never asked: the model does not do IOI."""
+    judge(refuted("asked all the same"))
+'''
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("models") / "tiny-neox")
+
+
+@pytest.fixture
+def project(pytester, monkeypatch, tmp_path):
+    monkeypatch.setenv("MECHTESTS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    pytester.makepyfile(test_mine=CLAIMS)
+    return pytester
+
+
+def run(project, *arguments, **how):
+    result = project.runpytest_subprocess("-p", "no:randomly", *map(str, arguments), **how)
+    result.text = result.stdout.str() + result.stderr.str()
+    return result
+
+
+def records(project):
+    newest = max(Path(project.path).glob(".mechtests/runs/*/records.jsonl"))
+    found = [json.loads(line) for line in newest.read_text().splitlines()]
+    return {record["claim"]["id"]: record for record in found}
+
+
+def outcomes(project):
+    return {name: record["verdict"] for name, record in records(project).items()}
+
+
+ALL = {
+    "mine.holds": "holds",
+    "mine.refuted": "refuted",
+    "mine.inconclusive": "inconclusive",
+    "mine.gated": "not applicable",
+}
+
+
+def test_each_verdict_has_its_category_its_word_and_its_record(project, model):
+    result = run(project, f"--model={model}", "-v")
+    assert result.ret == 1
+    result.assert_outcomes(passed=1, failed=1, skipped=2)
+    for word in ("HOLDS", "REFUTED", "INCONCLUSIVE", "N/A"):
+        assert re.search(rf"test_\w+\[tiny-neox\] {word}", result.text), word
+    assert outcomes(project) == ALL
+    refuted = records(project)["mine.refuted"]
+    assert refuted["margin"] == 5.0
+    assert refuted["cell"]["model"] == "tiny-neox"
+    assert f"--model={model}" in refuted["reproduce"]
+
+
+def test_a_second_run_and_a_replay_reach_the_same_verdicts_without_the_model(
+    project, tmp_path_factory
+):
+    here = save(tmp_path_factory.mktemp("gone") / "tiny-neox")
+    run(project, f"--model={here}")
+    first = records(project)
+    again = run(project, f"--model={here}")
+    assert "measuring" not in again.text
+    here.rename(here.with_name("moved"))
+    project.makeconftest(
+        "import sys\n"
+        "def pytest_sessionfinish():\n"
+        "    heavy = {'torch', 'transformers', 'transformer_lens'} & set(sys.modules)\n"
+        "    print('HEAVY', sorted(heavy))\n"
+    )
+    here.mkdir()
+    (here / "config.json").write_text("{}")  # the name still resolves; nothing can be loaded
+    replayed = run(project, f"--model={here}", "--mech-replay", "-s")
+    assert replayed.ret == 1
+    assert "HEAVY []" in replayed.text
+    for name, record in records(project).items():
+        for field in ("verdict", "estimate", "interval", "sentence"):
+            assert record[field] == first[name][field]
+
+
+def test_a_replay_that_misses_a_measurement_is_an_error_that_says_so(project, model, tmp_path):
+    run(project, f"--model={model}", "-k", "refuted")
+    result = run(project, f"--model={model}", "--mech-replay", "-k", "holds")
+    result.assert_outcomes(errors=1)
+    assert "without --mech-replay" in result.text
+
+
+@pytest.mark.parametrize("how", [["-n2"], ["-n2", "--dist", "loadfile"], ["-p", "randomly"]])
+def test_workers_and_test_order_change_no_verdict_and_load_each_cell_once(project, model, how):
+    project.makeconftest(
+        "from pathlib import Path\n"
+        "import mechtests.models.local as local\n"
+        "plain = local.LocalSource.load\n"
+        "def load(self, *a, **k):\n"
+        "    with Path('loads.txt').open('a') as file: file.write(self.name + '\\n')\n"
+        "    return plain(self, *a, **k)\n"
+        "local.LocalSource.load = load\n"
+    )
+    result = project.runpytest_subprocess(f"--model={model}", *how)
+    assert result.ret == 1, result.stdout.str()
+    assert outcomes(project) == ALL
+    assert (Path(project.path) / "loads.txt").read_text().split() == ["tiny-neox"]
+
+
+def test_fail_on_error_reports_a_refuted_claim_without_failing(project, model):
+    result = run(project, f"--model={model}", "--mech-fail-on", "error")
+    assert result.ret == 0
+    assert outcomes(project) == ALL
+
+
+def test_fail_on_inconclusive_fails(project, model):
+    result = run(project, f"--model={model}", "--mech-fail-on=inconclusive", "-k", "inconclusive")
+    result.assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "selected"),
+    [
+        ("ioi", {"mine.refuted", "mine.inconclusive", "mine.gated"}),
+        ("induction", {"mine.holds"}),
+        ("mine.gated", {"mine.gated"}),
+        ("ioi and not gated", {"mine.refuted", "mine.inconclusive"}),
+    ],
+)
+def test_k_selects_by_task_component_and_claim_id(project, model, words, selected):
+    run(project, f"--model={model}", "-k", words)
+    assert set(records(project)) == selected
+
+
+def test_mech_claims_selects_by_claim_id_alone(project, model):
+    result = run(project, f"--model={model}", "--mech-claims", "mine.[hr]*")
+    assert set(records(project)) == {"mine.holds", "mine.refuted"}
+    assert "2 deselected" in result.text
+
+
+def test_a_word_of_k_that_is_part_of_the_models_name_is_said(project, model):
+    result = run(project, f"--model={model}", "-k", "neox", "--mech-plan")
+    assert "--mech-claims" in result.text
+
+
+def test_the_plan_measures_nothing_and_names_what_is_missing_and_stored(project, model):
+    result = run(project, f"--model={model}", "--mech-plan")
+    assert result.ret == 0
+    assert "behaviour.answers" in result.text
+    assert "0 stored" in result.text
+    assert not list(Path(project.path).glob(".mechtests/runs/*/records.jsonl"))
+    run(project, f"--model={model}", "-k", "refuted")
+    assert "(1 stored)" in run(project, f"--model={model}", "--mech-plan", "-k", "mine").text
+
+
+def test_an_unknown_model_is_a_usage_error_that_names_near_ones(project):
+    result = run(project, "--model", "pythia-401m")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "pythia-410m" in result.text
+    assert "Traceback" not in result.text
+
+
+def test_a_path_after_a_space_is_a_usage_error_that_says_how_to_write_it(project, model):
+    result = run(project, "--model", model)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--model={model}" in result.text
+
+
+def test_a_checkpoint_that_does_not_exist_is_a_usage_error_that_names_what_does(project, tmp_path):
+    for step in (0, 1000):
+        save(tmp_path / "series" / f"step{step}", seed=step)
+    result = run(project, f"--model={tmp_path / 'series'}", "--checkpoints", "step:7")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "step0" in result.text
+    assert "step1000" in result.text
+
+
+def test_a_folder_of_checkpoints_is_judged_checkpoint_by_checkpoint(project, tmp_path):
+    for step in (0, 1000):
+        save(tmp_path / "series" / f"step{step}", seed=step)
+    arguments = [f"--model={tmp_path / 'series'}", "--checkpoints", "step:0,1000", "-k", "holds"]
+    result = run(project, *arguments)
+    result.assert_outcomes(passed=2)
+    newest = max(Path(project.path).glob(".mechtests/runs/*/records.jsonl"))
+    found = [json.loads(line) for line in newest.read_text().splitlines()]
+    assert [r["cell"]["checkpoint"]["label"] for r in found] == ["step0", "step1000"]
+    assert len({r["cell"]["weights"] for r in found}) == 2
+
+
+def test_a_model_that_does_not_load_is_an_error_and_never_a_skip(project, tmp_path):
+    folder = save(tmp_path / "broken")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = run(project, f"--model={folder}", "-k", "refuted")
+    result.assert_outcomes(errors=1)
+    assert outcomes(project) == {"mine.refuted": "error"}
+    assert "model.safetensors" in records(project)["mine.refuted"]["sentence"]
+
+
+def test_a_store_that_cannot_be_written_still_gives_verdicts(project, model, tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("in the way")
+    for how in ([], ["-n2"]):
+        result = run(project, f"--model={model}", f"--mech-cache={blocked}", *how)
+        assert outcomes(project) == ALL
+        assert "cannot be written" in result.text
+
+
+def test_a_damaged_entry_is_measured_again_with_a_note(project, model, tmp_path):
+    run(project, f"--model={model}", "-k", "refuted")
+    for entry in (tmp_path / "cache").rglob("v1/*/*.safetensors"):
+        entry.write_bytes(b"damaged")
+    result = run(project, f"--model={model}", "-k", "refuted")
+    assert "damaged" in result.text
+    assert outcomes(project) == {"mine.refuted": "refuted"}
+
+
+def test_a_run_that_is_killed_while_measuring_resumes_where_it_was(project, model):
+    kill = (
+        "import os\nfrom mechtests.metrics import effects\n"
+        "from mechtests.store import Store\nplain = Store.put\n"
+        "def put(self, key, measurement, request):\n"
+        "    plain(self, key, measurement, request)\n"
+        "    if measurement.name == 'behaviour.answers': os._exit(9)\n"
+        "Store.put = put\n"
+    )
+    project.makeconftest(kill)
+    assert run(project, f"--model={model}").ret == 9
+    (Path(project.path) / "conftest.py").unlink()
+    assert "(1 stored)" in run(project, f"--model={model}", "--mech-plan").text
+    run(project, f"--model={model}")
+    assert outcomes(project) == ALL
+
+
+def test_ctrl_c_while_measuring_keeps_what_was_measured(project, model):
+    project.makeconftest(
+        "from mechtests.store import Store\nplain = Store.put\n"
+        "def put(self, key, measurement, request):\n"
+        "    plain(self, key, measurement, request)\n"
+        "    raise KeyboardInterrupt\n"
+        "Store.put = put\n"
+    )
+    assert run(project, f"--model={model}").ret == pytest.ExitCode.INTERRUPTED
+    (Path(project.path) / "conftest.py").unlink()
+    assert "(1 stored)" in run(project, f"--model={model}", "--mech-plan").text
+
+
+def test_a_run_with_a_model_and_without_claims_says_how_to_run_the_shipped_ones(pytester):
+    result = pytester.runpytest_subprocess("-k", "ioi", "--model", "pythia-410m")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    said = [line for line in result.stdout.lines if "mechtests.suite.assertions" in line]
+    assert len(said) == 1
+    assert "--model pythia-410m" in said[0]
+
+
+def test_another_projects_model_option_is_left_alone(project, model):
+    project.makeconftest("def pytest_addoption(parser): parser.addoption('--model')\n")
+    project.makepyfile(
+        test_theirs="def test_theirs(request):\n"
+        "    assert request.config.getoption('--model') == 'theirs'\n"
+    )
+    result = run(project, "--model", "theirs", f"--mech-model={model}", "-k", "theirs or refuted")
+    result.assert_outcomes(passed=1, failed=1)
+
+
+def test_a_test_that_never_judges_is_an_error(project, model):
+    project.makepyfile(
+        test_mine=CLAIMS.replace("judge(refuted", "(refuted").replace("0.9", "0.01")
+    )
+    result = run(project, f"--model={model}", "-k", "gated")
+    assert result.ret == 1
+    assert "without a verdict" in result.text
+
+
+def test_a_measurement_that_was_not_declared_is_named_with_those_that_were(project, model):
+    project.makepyfile(
+        test_mine=CLAIMS.replace(
+            'measured.answers.sample("correct', 'measured.anwsers.sample("correct'
+        )
+    )
+    result = run(project, f"--model={model}", "-k", "refuted")
+    assert "measured.anwsers" in result.text
+    assert "declare answers" in result.text
+
+
+def test_a_users_own_prompts_are_judged_and_marked(project, model, tmp_path):
+    rows = ["clean,corrupted,answer,wrong"]
+    names = [("John", "Mary"), ("Mary", "John"), ("Paul", "Anna"), ("Anna", "Paul")] * 8
+    for io, s in names:
+        story = f"Then, {io} and {s} went to the store. {{}} gave a ring to"
+        rows.append(f'"{story.format(s)}","{story.format(io)}", {io}, {s}')
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(rows) + "\n")
+    run(project, f"--model={model}", f"--mech-prompts=ioi={path}", "-k", "refuted or inconclusive")
+    found = records(project)["mine.refuted"]
+    assert found["overridden"] is True
+    assert found["prompts"] < 60
+    assert f"--mech-prompts=ioi={path}" in found["reproduce"]
+
+
+def test_a_csv_without_a_column_is_a_usage_error_that_names_it(project, model, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("clean,answer,wrong\na,b,c\n")
+    result = run(project, f"--model={model}", f"--mech-prompts=ioi={path}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "corrupted" in result.text
+
+
+def test_reports_are_written_where_they_are_asked_for(project, model, tmp_path):
+    run(
+        project,
+        f"--model={model}",
+        f"--mech-report={tmp_path}/a.json",
+        f"--mech-report={tmp_path}/b.jsonl",
+    )
+    whole = json.loads((tmp_path / "a.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert whole == lines
+    assert {r["claim"]["id"] for r in lines} == set(ALL)
+    assert all("q" in record for record in lines)
+
+
+def test_junit_has_the_verdicts(project, model, tmp_path):
+    run(project, f"--model={model}", f"--junitxml={tmp_path}/junit.xml")
+    text = (tmp_path / "junit.xml").read_text()
+    assert 'failures="1"' in text
+    assert 'skipped="2"' in text
+    assert "claimed above 5" in text
