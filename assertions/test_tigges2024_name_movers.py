@@ -5,6 +5,7 @@ arXiv 2407.10827, sections 3 and 4: the heads that copy the indirect object.
 
 from mechtests import claim
 from mechtests.matched import STRATA, matched_draws
+from mechtests.measurement import HALVES
 from mechtests.metrics import ablation, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
 from mechtests.rules import above, beside, matched_random
@@ -129,7 +130,7 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
         return above(drop - sum(random[1:], random[0]) * (1 / len(random)), 0.0, what=what)
 
     def drops_of_random(decide):
-        sets = int(found["draws"][decide == "evaluation"])
+        sets = int(found["draws"][HALVES.index(decide)])
         return [found.sample("drop_random", decide, draw) for draw in range(sets)]
 
     verdict = rule("selection", "evaluation")
