@@ -130,7 +130,7 @@ class _Session:
         self.network: Network | None = None
 
     def run(self) -> None:
-        """Gates first; what a failed gate hides is not measured."""
+        """Gates first; what is behind one that is not passed is not measured."""
         cases = [case for case in self.plan.cases if case.cell == trained(self.cell)]
         gates = {need for case in cases for need in case.gate_needs}
         missing = self.cell_plan.missing
@@ -326,15 +326,15 @@ def _levels(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def _wanted(cases: Sequence[Case], results: Results) -> set[Need]:
-    """The needs of every case whose gate is not known to have failed."""
+    """The needs of every case whose gate is not known to be shut."""
     wanted: set[Need] = set()
     for case in cases:
-        wanted.update(case.needs if not gate_failed(case, results) else case.gate_needs)
+        wanted.update(case.needs if not gate_shut(case, results) else case.gate_needs)
     return wanted
 
 
-def gate_failed(case: Case, results: Results) -> bool:
-    """Whether the gate of a case is measured and says that the claim does not apply."""
+def gate_shut(case: Case, results: Results) -> bool:
+    """Whether the gate of a case is measured and not passed: the verdict needs no more."""
     gate = case.claim.gate
     if gate is None or not results.store.has(results.key(gate.need, case.cell)):
         return False
@@ -342,7 +342,7 @@ def gate_failed(case: Case, results: Results) -> bool:
         found = results.measurement(gate.need, case.cell)
     except MechtestsError:
         return True
-    return rules.gate(found, gate.levels).state == "failed"
+    return rules.gate(found, gate.levels).state != rules.GateState.PASSED
 
 
 def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:

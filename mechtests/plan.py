@@ -11,6 +11,7 @@ from mechtests import rules
 from mechtests.claim import Claim
 from mechtests.errors import MechtestsError, NotApplicable, UsageError
 from mechtests.metrics.metric import Cost, Job, Need, digest
+from mechtests.models.activations import layers_for
 from mechtests.models.cell import Cell
 from mechtests.models.shape import Shape
 from mechtests.store import SCHEMA, Store
@@ -240,7 +241,7 @@ def _of_cell(
 ) -> Iterable[CellPlan]:
     """One plan for the cell and, where a control wants it, one for its untrained twin."""
     gates = [need for case in cases for need in case.gate_needs]
-    shown = [case for case in cases if refresh or not _gate_failed(case, settings, store, identity)]
+    shown = [case for case in cases if refresh or not _gate_shut(case, settings, store, identity)]
     needs = [need for case in shown for need in case.needs]
     shape = _shape(cell, offline)
     for where in ("here", "untrained"):
@@ -257,15 +258,17 @@ def _of_cell(
             yield _with_shared_passes(tuple(steps), shape, settings, offline)
 
 
-def _gate_failed(case: Case, settings: Settings, store: Store, identity: Json) -> bool:
-    """Whether the stored gate says that the claim does not apply."""
+def _gate_shut(case: Case, settings: Settings, store: Store, identity: Json) -> bool:
+    """Whether the stored gate is not passed, so that the verdict needs no more."""
     if case.claim.gate is None:
         return False
     try:
         found = store.get(settings.key(case.claim.gate.need, identity))
     except NotApplicable:
         return True
-    return found is not None and rules.gate(found, case.claim.gate.levels).state == "failed"
+    if found is None:
+        return False
+    return rules.gate(found, case.claim.gate.levels).state != rules.GateState.PASSED
 
 
 def _shape(cell: Cell, offline: bool) -> Shape | None:
@@ -298,19 +301,20 @@ def _with_shared_passes(
     steps: tuple[Step, ...], shape: Shape | None, settings: Settings, offline: bool
 ) -> CellPlan:
     """Add the passes that steps on the same prompts share, clean and corrupted."""
-    runs: dict[tuple[str, str | None], Task] = {}
+    runs: dict[tuple[str, str | None], tuple[Task, set[str]]] = {}
     for step in steps:
         if not step.stored:
-            runs[step.need.task.name, None] = step.need.task
-            if step.need.metric.corrupted:
-                runs[step.need.task.name, step.need.corruption] = step.need.task
-    forward = float(sum(settings.prompts_of(task) for task in runs.values()))
-    flops = 0.0
-    if shape is not None:
-        flops = sum(
-            2.0 * shape.block_parameters * task.longest * settings.prompts_of(task)
-            for task in runs.values()
-        )
+            task, metric = step.need.task, step.need.metric
+            runs.setdefault((task.name, None), (task, set()))[1].update(metric.clean)
+            if metric.corrupted:
+                corrupted = runs.setdefault((task.name, step.need.corruption), (task, set()))
+                corrupted[1].update(metric.corrupted)
+    forward = flops = 0.0
+    for task, sites in runs.values():
+        layers = 1 if shape is None else layers_for(shape, sorted(sites)) / shape.layers
+        passes = settings.prompts_of(task) * layers
+        forward += passes
+        flops += 0 if shape is None else 2.0 * shape.block_parameters * task.longest * passes
     cell = steps[0].cell
     wanted = any(not step.stored for step in steps) and cell.variant == "trained"
     download = cell.source.download_bytes(cell.checkpoint, offline=offline) if wanted else 0

@@ -75,7 +75,6 @@ class Tape:
     def __init__(self, network: Network, prompts: Prompts, *, budget: int) -> None:
         self.prompts = prompts
         self.notes: list[str] = []
-        self.runs = 0
         self._network = network
         self._budget = budget
         self._most = TOKENS_A_BATCH // int(prompts.length.max()) or 1
@@ -145,11 +144,13 @@ class Tape:
     def _pass(self, tokens: Ids, prompts: Prompts, keep: frozenset[str]) -> Activations:
         import torch
 
-        self.runs += len(prompts)
+        from mechtests.models.activations import layers_for
+
         network = self._network
         return network.run(
             torch.from_numpy(np.ascontiguousarray(tokens)).to(network.device),
             keep=sorted(keep),
+            stop=layers_for(network.shape, sorted(keep)),
             last=torch.from_numpy(prompts.end).to(network.device),
         )
 

@@ -19,6 +19,7 @@ ABLATION = ablation.ablate_heads(
     ioi, inputs={"copying": COPYING, "effects": EFFECTS, "mean_z": effects.mean_z(ioi)}
 )
 BEHAVIOUR = behaviour.answers(ioi)
+PROMPTS = Settings().prompts_of(ioi)
 
 
 def claim(gate=None, **needs):
@@ -37,7 +38,7 @@ def test_a_cell_is_loaded_once_and_all_is_measured_inputs_first(tmp_path):
     made, results = run(source, tmp_path, claim(behaviour=BEHAVIOUR), claim(ablation=ABLATION))
     assert source.loads == ["trained"]
     assert results.errors == {}
-    assert results.measurement(ABLATION, source.cell)["drop"].shape == (120,)
+    assert results.measurement(ABLATION, source.cell)["drop"].shape == (PROMPTS,)
     order = [step.need.metric.name for step in made.steps]
     assert order.index("copying.copy_scores") < order.index("ablation.ablate_heads")
 
@@ -71,7 +72,7 @@ def test_clean_prompts_run_once_for_all_measurements_that_read_them(tmp_path, mo
     )
     monkeypatch.setattr("mechtests.models.selfcheck.check", lambda *a, **k: {})
     run(FakeSource(), tmp_path, claim(a=BEHAVIOUR, b=COPYING, c=EFFECTS, d=ABLATION))
-    assert sum(prompts) == 2 * 120  # the clean prompts and the corrupted ones
+    assert sum(prompts) == 2 * PROMPTS  # the clean prompts and the corrupted ones
 
 
 def test_what_does_not_fit_in_memory_is_run_again_with_the_same_values(tmp_path, monkeypatch):
@@ -94,14 +95,21 @@ def test_values_do_not_depend_on_the_batch(tmp_path, monkeypatch):
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_a_failed_gate_hides_what_is_behind_it(tmp_path):
-    source = FakeSource()  # a random model does not do IOI
-    gated = claim(gate=gates.does(ioi), effects=EFFECTS)
+@pytest.mark.parametrize(
+    ("level", "outcome", "says"),
+    [
+        (0.95, Outcome.NOT_APPLICABLE, "does not do the task ioi"),
+        (0.50, Outcome.INCONCLUSIVE, "is undecided"),
+    ],
+)
+def test_a_gate_that_is_not_passed_hides_what_is_behind_it(tmp_path, level, outcome, says):
+    source = FakeSource()  # a random model answers as a coin does
+    gated = claim(gate=gates.BehaviourGate(BEHAVIOUR, {"correct": level}), effects=EFFECTS)
     made, results = run(source, tmp_path, gated)
     assert not results.store.has(results.key(EFFECTS, source.cell))
     verdict = judging.prepare(made.cases[0], results)
-    assert verdict.outcome is Outcome.NOT_APPLICABLE
-    assert "does not do the task ioi" in verdict.sentence
+    assert verdict.outcome is outcome
+    assert says in verdict.sentence
     again, _ = run(source, tmp_path, gated)
     assert again.missing == ()
 
@@ -123,7 +131,7 @@ def test_a_cell_that_does_not_load_is_an_error_of_its_tests_only(tmp_path):
     results = engine.run(plan.build(cases, Settings(), store), store)
     with pytest.raises(LoadError, match="truncated"):
         results.measurement(BEHAVIOUR, broken.cell)
-    assert len(results.measurement(BEHAVIOUR, sound.cell)["correct"]) == 120
+    assert len(results.measurement(BEHAVIOUR, sound.cell)["correct"]) == PROMPTS
 
 
 def test_a_cell_without_an_identity_is_an_error_of_its_tests(tmp_path):
@@ -175,7 +183,7 @@ def test_a_value_that_is_not_finite_is_an_error_that_names_it_and_its_prompt(tmp
 
 def test_out_of_memory_halves_the_batch_and_the_facts_say_so(tmp_path):
     def hungry(batch):
-        if len(batch.prompts) > 40:
+        if len(batch.prompts) > 20:
             raise MemoryError
         return {"x": np.ones(len(batch.prompts))}
 
@@ -183,7 +191,7 @@ def test_out_of_memory_halves_the_batch_and_the_facts_say_so(tmp_path):
     source = FakeSource()
     _, results = run(source, tmp_path, claim(x=need))
     found = results.measurement(need, source.cell)
-    assert found["x"].sum() == 120
+    assert found["x"].sum() == PROMPTS
     assert any("out of memory" in note for note in found.facts["notes"])
 
 
@@ -196,7 +204,7 @@ def test_memory_that_never_suffices_is_an_error_of_that_measurement(tmp_path):
     _, results = run(source, tmp_path, claim(x=need, b=BEHAVIOUR))
     with pytest.raises(MeasurementError, match="MemoryError"):
         results.measurement(need, source.cell)
-    assert len(results.measurement(BEHAVIOUR, source.cell)["correct"]) == 120
+    assert len(results.measurement(BEHAVIOUR, source.cell)["correct"]) == PROMPTS
 
 
 def test_stored_values_of_other_weights_are_refused_naming_both(tmp_path):

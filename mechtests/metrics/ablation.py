@@ -198,7 +198,7 @@ ablate_heads = Metric(
         "enumerated": Value(("half",), "yes or no"),
         "stratum": Value(("half",), "index"),
     },
-    clean=("resid_pre@end", "rot_k", "v"),
+    clean=("resid_pre@end", "rot_k", "v", "final"),
     corrupted=("z@end",),
     cost=_cost,
     inputs=("copying", "effects", "mean_z"),

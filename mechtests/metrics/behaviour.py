@@ -82,7 +82,8 @@ answers = Metric(
         "probability_difference": Value(("prompt",), "probability"),
         "rank": Value(("prompt",), "rank"),
     },
-    corrupted=("resid_pre.0@end",),  # the least a run can keep; what is read is its end
+    clean=("final",),
+    corrupted=("final",),
     needs=("answers",),
 )
 """What the model answers at END, prompt by prompt.

@@ -92,8 +92,8 @@ direct_effects = Metric(
         "clean": Value(("prompt",), "logits"),
         "corrupted": Value(("prompt",), "logits"),
     },
-    clean=("resid_pre@end", "z@end", "attn_out@end"),
-    corrupted=("z@end",),
+    clean=("resid_pre@end", "z@end", "attn_out@end", "final"),
+    corrupted=("z@end", "final"),
     cost=_effects_cost,
     needs=("answers",),
 )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mechtests.models.shape import Shape
 
 END = "@end"
+FINAL = "final"
+"""What a metric asks for to read ``Activations.final``, beside the sites."""
 
 # In the order in which a block computes them; the names are TransformerLens's.
 SITES = (
@@ -61,6 +63,8 @@ def wanted(shape: Shape, keep: Sequence[str], start: int = 0) -> dict[tuple[str,
     """
     names: dict[tuple[str, int], set[str]] = {}
     for name in keep:
+        if name == FINAL:
+            continue
         end = END if name.endswith(END) else ""
         site, _, layer = name.removesuffix(END).partition(".")
         if layer and not layer.isdecimal():
@@ -82,7 +86,7 @@ class Activations:
             ``[prompt, position, ...]``, those at the end ``[prompt, ...]``, patterns
             are ``[prompt, head, query, key]``.
         final: The residual stream after the last block at each prompt's END, shape
-            ``[prompt, width]``.
+            ``[prompt, width]``; of width 0 where the run stopped before.
         last: END of each prompt, shape ``[prompt]``.
     """
 
@@ -125,6 +129,17 @@ class Activations:
         tensors = [*self.kept.values(), self.final]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
         return sum(storages.values())
+
+
+def layers_for(shape: Shape, keep: Sequence[str]) -> int:
+    """How many layers a run must pass for what is to be kept.
+
+    Raises:
+        UsageError: A name asks for a site or a layer that does not exist.
+    """
+    if FINAL in keep:
+        return shape.layers
+    return 1 + max((layer for _, layer in wanted(shape, keep)), default=-1)
 
 
 def bytes_per_prompt(shape: Shape, keep: Sequence[str], position: int, itemsize: int = 4) -> int:

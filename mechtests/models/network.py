@@ -182,6 +182,7 @@ class Network:
         keep: Sequence[str] = (),
         edits: Edits | None = None,
         start: int = 0,
+        stop: int | None = None,
         resid: Tensor | None = None,
         last: Tensor | None = None,
     ) -> Activations:
@@ -198,6 +199,7 @@ class Network:
             edits: By (site, layer), a function from what was computed there to what is
                 used instead; k and v may come back with a copy for every query head.
             start: The first layer to run.
+            stop: The first layer not to run any more; all are run unless said.
             resid: The residual stream before that layer, in place of the embedding.
             last: END of each prompt, shape ``[prompt]``; the last column unless said.
 
@@ -213,12 +215,14 @@ class Network:
         resid = self.embed(tokens) if resid is None else resid
         masks: dict[int | None, Tensor] = {}
         positions = torch.arange(resid.shape[1], device=resid.device)
-        for layer in range(start, self.shape.layers):
+        stop = self.shape.layers if stop is None else stop
+        for layer in range(start, stop):
             window = self.blocks[layer].window
             if window not in masks:
                 masks[window] = mask(resid.shape[1], window, resid.device)
             resid = self._block(layer, resid, positions, masks[window], walk)
-        return Activations(walk.kept, walk.at_end(resid), walk.last)
+        final = walk.at_end(resid)
+        return Activations(walk.kept, final if stop == self.shape.layers else final[:, :0], walk.last)
 
     def _block(
         self, layer: int, resid: Tensor, positions: Tensor, seen: Tensor, walk: Walk
