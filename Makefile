@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup claims test check lint types layers format wheel-test benchmarks clean
+.PHONY: help setup claims test check lint types layers format wheel wheel-empty benchmarks clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,8 +42,12 @@ format: $(READY)  ## rewrite to the project's style
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-wheel-test: $(READY)  ## install the built wheel in an empty environment and use it from an empty folder
+wheel: $(READY)  ## build the wheel, and use it from an empty folder beside the installed dependencies
+	rm -rf build/dist
 	$(BIN)/python -m build --wheel --outdir build/dist .
+	PYTHON=$(PYTHON) sh tests/wheel.sh build/dist "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+
+wheel-empty: wheel  ## the same in an empty environment, which installs every dependency again
 	PYTHON=$(PYTHON) sh tests/wheel.sh build/dist
 
 benchmarks: $(READY)  ## what a step costs against the limit and the peer, as ratios of one run

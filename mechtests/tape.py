@@ -115,16 +115,18 @@ class Tape:
         """The most prompts a batch has."""
         return self._most
 
-    def _bytes(self, sites: Sites) -> int:
-        """Bytes of one prompt's activations."""
-        from mechtests.models.activations import bytes_per_prompt
+    def _bytes(self, sites: Sites, *, kept: bool = False) -> int:
+        """Bytes of one prompt's activations, with what a block works with or only those kept."""
+        from mechtests.models.activations import bytes_kept, bytes_per_prompt
 
         position = int(self.prompts.length.max())
+        size = bytes_kept if kept else bytes_per_prompt
         each = [sites.clean, *sites.corrupted.values()]
-        return sum(bytes_per_prompt(self._network.shape, sorted(keep), position) for keep in each)
+        return sum(size(self._network.shape, sorted(keep), position) for keep in each)
 
     def _fits(self, sites: Sites) -> bool:
-        return sites != Sites() and self._bytes(sites) * len(self.prompts) <= self._budget
+        whole = self._bytes(sites, kept=True) * len(self.prompts)
+        return sites != Sites() and whole <= self._budget
 
     def _batches(self, sites: Sites) -> Iterator[Ids]:
         """Rows in batches of like length, so that little is padded."""
@@ -134,25 +136,56 @@ class Tape:
             yield np.sort(order[start : start + most])
 
     def _run(self, rows: Ids, sites: Sites) -> Played:
+        """The clean run, and the corrupted ones from where they first differ from it."""
         prompts = self.prompts.select(rows)
-        corrupted = {
-            name: self._pass(prompts.corrupted[name], prompts, keep)
+        shared = {
+            name: _shared(prompts, name) if _at_end_only(keep) else 0
             for name, keep in sites.corrupted.items()
         }
-        return Played(rows, prompts, self._pass(prompts.clean, prompts, sites.clean), corrupted)
+        past = CACHED if any(shared.values()) else frozenset()
+        clean = self._pass(prompts.clean, prompts, sites.clean | past)
+        corrupted = {
+            name: self._pass(prompts.corrupted[name], prompts, keep, clean, shared[name])
+            for name, keep in sites.corrupted.items()
+        }
+        return Played(rows, prompts, _kept(self._network, clean, sites.clean), corrupted)
 
-    def _pass(self, tokens: Ids, prompts: Prompts, keep: frozenset[str]) -> Activations:
+    def _pass(
+        self,
+        tokens: Ids,
+        prompts: Prompts,
+        keep: frozenset[str],
+        clean: Activations | None = None,
+        shared: int = 0,
+    ) -> Activations:
         import torch
 
         from mechtests.models.activations import layers_for
+        from mechtests.models.attention import Prefix
 
         network = self._network
         return network.run(
-            torch.from_numpy(np.ascontiguousarray(tokens)).to(network.device),
+            torch.from_numpy(np.ascontiguousarray(tokens[:, shared:])).to(network.device),
             keep=sorted(keep),
             stop=layers_for(network.shape, sorted(keep)),
-            last=torch.from_numpy(prompts.end).to(network.device),
+            last=torch.from_numpy(prompts.end - shared).to(network.device),
+            prefix=Prefix(clean, shared) if clean is not None and shared else None,
         )
+
+
+CACHED = frozenset(("rot_k", "v"))
+
+
+def _at_end_only(keep: frozenset[str]) -> bool:
+    """Whether a run is read at END alone, so that its first positions need not be run."""
+    return all(name == "final" or name.endswith("@end") for name in keep)
+
+
+def _shared(prompts: Prompts, corruption: str) -> int:
+    """How many first positions every prompt has in common with its corrupted variant."""
+    differs = prompts.clean != prompts.corrupted[corruption]
+    first = np.where(differs.any(1), differs.argmax(1), prompts.end)
+    return int(min(first.min(), prompts.end.min()))
 
 
 def _only(network: Network, played: Played, sites: Sites) -> Played:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tiny import tiny
-from words import Words
-
 from mechtests.errors import LoadError
 from mechtests.models.cell import Cell, Checkpoint, Loaded
+from tests.tiny import tiny
+from tests.words import Words
 
 
 @dataclass(frozen=True)

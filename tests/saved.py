@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tiny import tiny
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from words import Words
+
+from tests.tiny import tiny
+from tests.words import Words
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

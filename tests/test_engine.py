@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from fake_source import FakeSource
 
 from mechtests import engine, judging, plan
 from mechtests.claim import Claim
@@ -12,6 +11,7 @@ from mechtests.store import Store
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.repeated_tokens import repeated_tokens
 from mechtests.verdict import Outcome
+from tests.fake_source import FakeSource
 
 COPYING = copying.copy_scores(ioi)
 EFFECTS = effects.direct_effects(ioi)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechtests.errors import LoadError, UsageError
 from mechtests.models.activations import SITES
-from mechtests.models.attention import Past
+from mechtests.models.attention import Past, Prefix
 from mechtests.models.bridging import digest_weights
 from mechtests.models.network import Network
 from tests.tiny import ARCHITECTURES, HEADS, LAYERS, WINDOW, network, off, plain, prompts, tiny
@@ -397,3 +397,26 @@ def test_activations_that_were_not_kept_are_an_error_that_names_what_was():
 def test_a_prompt_longer_than_the_model_was_made_for_is_refused():
     with pytest.raises(UsageError, match="up to 64 tokens, got one of 65"):
         network("gpt2").run(prompts(position=65))
+
+
+@on_every_architecture
+@pytest.mark.parametrize("shared", [1, 7])
+def test_a_run_after_a_shared_prefix_equals_the_whole_run(name, shared):
+    """Also where the window reaches back into the prefix, and where it does not any more."""
+    clean, other = prompts(0), prompts(1)
+    other[:, :shared] = clean[:, :shared]
+    last, keep = torch.tensor([10, 8, 9]), ["z@end", "resid_pre@end"]
+    whole = network(name).run(other, keep=keep, last=last)
+    prefix = Prefix(network(name).run(clean, keep=["rot_k", "v"]), shared)
+    part = network(name).run(other[:, shared:], keep=keep, last=last - shared, prefix=prefix)
+    assert off(part.final, whole.final) < EXACT
+    for at in whole.kept:
+        assert off(part[at], whole[at]) < EXACT
+
+
+def test_a_run_that_stops_has_no_end_to_read():
+    whole = network("llama").run(prompts(), keep=["resid_post"])
+    short = network("llama").run(prompts(), keep=["resid_post"], stop=1)
+    assert torch.equal(short["resid_post", 0], whole["resid_post", 0])
+    assert short.layers("resid_post") == [0]
+    assert short.final.shape[-1] == 0

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from saved import save
+
+from tests.saved import save
 
 CLAIMS = '''
 from mechtests import claim
@@ -35,7 +36,8 @@ def test_inconclusive(measured, judge):
     sample = measured.answers.sample("logit_difference", "evaluation")
     judge(above(sample, sample.mean, what="logit difference"))
 
-@claim("mine.gated", says="It does.", task=ioi, gate=gates.BehaviourGate(behaviour.answers(ioi), {"correct": 0.9}),
+@claim("mine.gated", says="It does.", task=ioi,
+       gate=gates.BehaviourGate(behaviour.answers(ioi), {"correct": 0.9}),
        needs={"effects": effects.direct_effects(ioi)})
 def test_gated(measured, judge):
     """Never asked: the model does not do IOI."""

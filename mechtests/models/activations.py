@@ -142,6 +142,16 @@ def layers_for(shape: Shape, keep: Sequence[str]) -> int:
     return 1 + max((layer for _, layer in wanted(shape, keep)), default=-1)
 
 
+def bytes_kept(shape: Shape, keep: Sequence[str], position: int, itemsize: int = 4) -> int:
+    """Memory of what a run keeps of one prompt; arguments as for ``bytes_per_prompt``."""
+    kept = sum(
+        _size(shape, site, 1 if name.endswith(END) else position, position)
+        for (site, _), names in wanted(shape, keep).items()
+        for name in names
+    )
+    return itemsize * (kept + shape.width)
+
+
 def bytes_per_prompt(shape: Shape, keep: Sequence[str], position: int, itemsize: int = 4) -> int:
     """Memory a run needs for one prompt: what it keeps, and what one block works with.
 
@@ -154,14 +164,9 @@ def bytes_per_prompt(shape: Shape, keep: Sequence[str], position: int, itemsize:
     Raises:
         UsageError: A name asks for a site or a layer that does not exist.
     """
-    kept = sum(
-        _size(shape, site, 1 if name.endswith(END) else position, position)
-        for (site, _), names in wanted(shape, keep).items()
-        for name in names
-    )
     work = 3 * _size(shape, "pattern", position, position)
     work += position * (4 * shape.mlp_width + 8 * shape.width)
-    return itemsize * (kept + work + shape.width)
+    return itemsize * work + bytes_kept(shape, keep, position, itemsize)
 
 
 def _size(shape: Shape, site: str, queries: int, position: int) -> int:

@@ -66,6 +66,27 @@ def normalize(products: Tensor, seen: Tensor, scale: float, softcap: float | Non
 
 
 @dataclass(frozen=True, eq=False)
+class Prefix:
+    """The first positions of another run of prompts that begin alike.
+
+    Attributes:
+        run: A run that kept ``rot_k`` and ``v`` at every layer.
+        position: How many positions the prompts have in common.
+    """
+
+    run: Activations
+    position: int
+
+    def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys after rotary and values, with those of the common positions before them."""
+        shared = (self.run[site, layer][:, : self.position] for site in ("rot_k", "v"))
+        first, second = (
+            torch.cat((early, late), 1) for early, late in zip(shared, (keys, values), strict=True)
+        )
+        return first, second
+
+
+@dataclass(frozen=True, eq=False)
 class Past:
     """Keys and values of a clean run at one layer, for alternatives of its END token.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mechtests.errors import UsageError
 from mechtests.models.activations import Activations
-from mechtests.models.attention import Past, attend_at_end, mask, mix, normalize, scores
+from mechtests.models.attention import Past, Prefix, attend_at_end, mask, mix, normalize, scores
 from mechtests.models.blocks import ARCHITECTURES, read_blocks
 from mechtests.models.bridging import bridge_model, digest_weights, plain_logits, refuse_unsupported
 from mechtests.models.components import Linear, Norm
@@ -185,6 +185,7 @@ class Network:
         stop: int | None = None,
         resid: Tensor | None = None,
         last: Tensor | None = None,
+        prefix: Prefix | None = None,
     ) -> Activations:
         """Run prompts through the blocks, keeping and editing what is asked for.
 
@@ -202,6 +203,9 @@ class Network:
             stop: The first layer not to run any more; all are run unless said.
             resid: The residual stream before that layer, in place of the embedding.
             last: END of each prompt, shape ``[prompt]``; the last column unless said.
+            prefix: What stands before ``tokens``, from a run of prompts that begin alike:
+                then only these tokens are run, and ``last`` and all that is kept count
+                positions from the first of them.
 
         Raises:
             UsageError: A site does not exist, or is not passed from ``start`` on; or an
@@ -212,20 +216,30 @@ class Network:
         if last is None:
             last = torch.full((len(tokens),), tokens.shape[1] - 1)
         walk = Walk(self.shape, keep, edits or {}, start, last.to(self.device))
-        resid = self.embed(tokens) if resid is None else resid
+        before = 0 if prefix is None else prefix.position
+        positions = torch.arange(before, before + tokens.shape[1], device=self.device)
+        resid = self.embed(tokens, positions) if resid is None else resid
         masks: dict[int | None, Tensor] = {}
-        positions = torch.arange(resid.shape[1], device=resid.device)
         stop = self.shape.layers if stop is None else stop
         for layer in range(start, stop):
             window = self.blocks[layer].window
             if window not in masks:
-                masks[window] = mask(resid.shape[1], window, resid.device)
-            resid = self._block(layer, resid, positions, masks[window], walk)
+                whole = mask(before + resid.shape[1], window, resid.device)
+                masks[window] = whole[before:]
+            resid = self._block(layer, resid, positions, masks[window], walk, prefix)
         final = walk.at_end(resid)
-        return Activations(walk.kept, final if stop == self.shape.layers else final[:, :0], walk.last)
+        return Activations(
+            walk.kept, final if stop == self.shape.layers else final[:, :0], walk.last
+        )
 
     def _block(
-        self, layer: int, resid: Tensor, positions: Tensor, seen: Tensor, walk: Walk
+        self,
+        layer: int,
+        resid: Tensor,
+        positions: Tensor,
+        seen: Tensor,
+        walk: Walk,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         block = self.blocks[layer]
         resid = walk("resid_pre", layer, resid)
@@ -233,6 +247,8 @@ class Network:
         q, k, v = (walk(site, layer, part) for site, part in zip("qkv", parts, strict=True))
         rot_q = walk("rot_q", layer, block.rotated_query(q, positions))
         rot_k = walk("rot_k", layer, block.rotated_key(k, positions))
+        if prefix is not None:
+            rot_k, v = prefix.before(layer, rot_k, v)
         products = scores(rot_q, rot_k)
         pattern = walk("pattern", layer, normalize(products, seen, block.scale, block.softcap))
         z = walk("z", layer, mix(pattern, v))
