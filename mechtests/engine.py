@@ -127,6 +127,7 @@ class _Session:
         self.offline = offline
         self.meter = meter
         self.tapes: dict[str, Tape] = {}
+        self.passed: set[str] = set()
         self.network: Network | None = None
 
     def run(self) -> None:
@@ -189,24 +190,27 @@ class _Session:
 
     def _played(self, tape: Tape, work: Sequence[Work], later: Sites) -> bool:
         """Let every measurement take every batch; False where the memory ran out."""
+        task = work[0].need.task.name
         try:
             for played in tape.play(sites_of(each.need for each in work), later):
                 for each in work:
                     each.take(played)
-                self._tick({each.need for each in work}, len(played.rows) / len(tape.prompts))
+                share = len(played.rows) / len(tape.prompts)
+                self._tick(task, {each.need for each in work}, share)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             gc.collect()
             return False
+        self.passed.add(task)
         return True
 
-    def _tick(self, needs: set[Need], share: float) -> None:
+    def _tick(self, task: str, needs: set[Need], share: float) -> None:
         """Count the share of a batch: its own work, and its part of the shared passes."""
-        missing = self.cell_plan.missing
-        everything = sum(step.flops for step in missing) or 1.0
-        own = sum(step.flops for step in missing if step.need in needs)
-        self.meter.advance(share * own * (1 + self.cell_plan.shared_flops / everything))
+        done = sum(step.flops for step in self.cell_plan.missing if step.need in needs)
+        if task not in self.passed:
+            done += self.cell_plan.shared.get(task, 0.0)
+        self.meter.advance(share * done)
 
     def _begin(self, step: Step, tape: Tape) -> Work | None:
         """A measurement about to be made, or None where what it starts from is not there."""

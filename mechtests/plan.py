@@ -112,14 +112,19 @@ class CellPlan:
         steps: Its measurements in order; those already stored are marked.
         download: Bytes still to be fetched before it can be loaded.
         forward: Forward passes the missing steps share, one prompt each.
-        shared_flops: What those passes cost.
+        shared: What those passes cost, in floating point operations, by the task's name.
     """
 
     cell: Cell
     steps: tuple[Step, ...]
     download: int = 0
     forward: float = 0.0
-    shared_flops: float = 0.0
+    shared: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shared_flops(self) -> float:
+        """What the passes cost that missing steps share."""
+        return sum(self.shared.values())
 
     @property
     def missing(self) -> tuple[Step, ...]:
@@ -309,12 +314,13 @@ def _with_shared_passes(
             if metric.corrupted:
                 corrupted = runs.setdefault((task.name, step.need.corruption), (task, set()))
                 corrupted[1].update(metric.corrupted)
-    forward = flops = 0.0
+    forward, flops = 0.0, dict.fromkeys((name for name, _ in runs), 0.0)
     for task, sites in runs.values():
         layers = 1 if shape is None else layers_for(shape, sorted(sites)) / shape.layers
         passes = settings.prompts_of(task) * layers
         forward += passes
-        flops += 0 if shape is None else 2.0 * shape.block_parameters * task.longest * passes
+        if shape is not None:
+            flops[task.name] += 2.0 * shape.block_parameters * task.longest * passes
     cell = steps[0].cell
     wanted = any(not step.stored for step in steps) and cell.variant == "trained"
     download = cell.source.download_bytes(cell.checkpoint, offline=offline) if wanted else 0

@@ -15,7 +15,7 @@ from mechtests.errors import MechtestsError
 from mechtests.plan import Case, place
 from mechtests.reporting import records, terminal
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
-from mechtests.session import CASE, SESSION, VERDICT, Session
+from mechtests.session import CASE, PASSED, SESSION, VERDICT, Session
 from mechtests.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     case = item.stash.get(CASE, None)
     if case is None or (report.when == "setup" and report.passed):
         return
+    if report.when == "call" and report.passed:
+        item.stash[PASSED] = True
     verdict = item.stash.get(VERDICT, None)
     if report.when == "teardown" and (not report.failed or verdict is not None):
         return

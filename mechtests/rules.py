@@ -152,11 +152,11 @@ def matched_random(
     """
     p = matched.permutation_p(observed, draws, enumerated=enumerated)
     values = np.asarray(draws, dtype=np.float64)
-    how = "all" if enumerated else "drawn"
+    how = f"all {len(values)} sets" if enumerated else f"{len(values)} draws"
     return Control(
         name=what,
         sentence=(
-            f"{what} (same count by {stratum}, {len(values)} {how}): {values.mean():.3g} on "
+            f"{what} (same count by {stratum}, {how}): {values.mean():.3g} on "
             f"average, at most {values.max():.3g}, against {observed:.3g}, p = {p:.2g}"
         ),
         reached=p > CONTROL_LEVEL,

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, cast
@@ -15,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from mechtests import engine, judging, plan
-from mechtests.claim import ATTRIBUTE, Claim, Declaration
+from mechtests.claim import Claim, Declaration
 from mechtests.errors import MechtestsError, UsageError
 from mechtests.models import sources
 from mechtests.models.cell import FINAL, Cell, Checkpoint, select
@@ -30,6 +31,7 @@ Json = Any
 DEFAULT_MODEL = "smollm2-135m"
 CASE = pytest.StashKey[Case]()
 VERDICT = pytest.StashKey[Verdict]()
+PASSED = pytest.StashKey[bool]()
 SESSION = pytest.StashKey["Session"]()
 
 
@@ -198,8 +200,12 @@ class Session:
 
     def tell_worker(self) -> dict[str, Json]:
         """What an xdist worker must know before it collects; the rest is in the file named."""
-        self.state = Path(mkdtemp(prefix="mechtests-")) / "results.json"
         return {"cells": self._told_cells(), "state": str(self.state)}
+
+    @cached_property
+    def state(self) -> Path:
+        """The file workers find the results in; its folder is the system's to clear."""
+        return Path(mkdtemp(prefix="mechtests-")) / "results.json"
 
     def share_results(self) -> None:
         """Leave for the workers where the measurements are and what went wrong."""
@@ -266,25 +272,16 @@ class Judge:
         Raises:
             UsageError: The test passed and never called judge.
         """
-        report = self._node.stash.get(CALLED, None)
-        if report and VERDICT not in self._node.stash:
+        if PASSED in self._node.stash and VERDICT not in self._node.stash:
             raise UsageError(
                 f"claim {self.case.claim.id!r}: its test ended without a verdict; "
                 "call judge(...) with one"
             )
 
 
-CALLED = pytest.StashKey[bool]()
-
-
 def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
     """The cases of the tests that judge claims."""
     return [item.stash[CASE] for item in items if CASE in item.stash]
-
-
-def declaration_of(function: Any) -> Declaration | None:
-    """The claim a test function declares, or None."""
-    return getattr(function, ATTRIBUTE, None)
 
 
 def _checkpoints(header: Mapping[str, Json], model: str) -> list[Checkpoint | None]:

@@ -63,8 +63,11 @@ class Store:
         return f"{self._root.rstrip('/')}/v{SCHEMA}/{key[:2]}/{key}.{suffix}"
 
     def has(self, key: str) -> bool:
-        """Whether an entry is there (it may still turn out damaged)."""
-        return key in self._kept or bool(self._files.exists(self._path(key, "json")))
+        """Whether an entry is there and whole; a damaged one counts as missing, with a warning."""
+        try:
+            return self.get(key) is not None
+        except NotApplicable:
+            return True
 
     def get(self, key: str) -> Measurement | None:
         """The measurement of a key, or None where it is missing or damaged.

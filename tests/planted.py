@@ -31,7 +31,11 @@ Read = Mapping[int, Mapping[int, float]]  # channel of the head -> {channel of t
 
 @dataclass
 class Stream:
-    """A model whose residual stream starts as the codes of a token and a position."""
+    """A model whose residual stream starts as the codes of a token and a position.
+
+    ``rare`` tokens more, which no prompt has, have random codes of the same length: with as
+    many of them as a real vocabulary has, noise puts no name among the first few by chance.
+    """
 
     tokens: int
     positions: int
@@ -39,10 +43,11 @@ class Stream:
     heads: int
     layers: int
     seed: int = 0
+    rare: int = 0
 
     def __post_init__(self) -> None:
         config = GPT2Config(
-            vocab_size=self.tokens,
+            vocab_size=self.tokens + self.rare,
             n_positions=self.positions,
             n_embd=self.width,
             n_layer=self.layers,
@@ -61,7 +66,10 @@ class Stream:
                 elif ".ln_" not in name:
                     parameter.zero_()
             wte, wpe = self.model.transformer.wte.weight, self.model.transformer.wpe.weight
-            wte[:, : self.tokens] = torch.eye(self.tokens)
+            wte[: self.tokens, : self.tokens] = torch.eye(self.tokens)
+            if self.rare:
+                codes = torch.randn(self.rare, self.width, generator=generator)
+                wte[self.tokens :] = codes / codes.norm(dim=1, keepdim=True)
             wpe[:, self.position(0) : self.position(self.positions)] = torch.eye(self.positions)
 
     def position(self, at: int) -> int:
@@ -120,16 +128,22 @@ def _split(weight: Tensor) -> tuple[Tensor, ...]:
     return weight.chunk(3, dim=1)
 
 
-def induction_network(
-    previous: Head = (0, 2), induction: Head | None = (1, 1), tokenizer: Tokenizer | None = None
-) -> Network:
+def induction_stream(
+    previous: Head = (0, 2),
+    induction: Head | None = (1, 1),
+    tokenizer: Tokenizer | None = None,
+    *,
+    width: int = 1024,
+    strength: float = 60.0,
+) -> Stream:
     """Repeats of up to 51 tokens: a previous-token head, and an induction head that reads it.
 
     The induction head looks for the token whose predecessor is the present token, writes
-    it, and rests on BOS where there is none. Without it (None), noise is in its place.
+    it, and rests on BOS where there is none. Without it (None), noise is in its place. Its
+    score there is ``strength``, that of BOS 20: with 60 it sees nothing else at all.
     """
     vocabulary = (tokenizer or INDUCTION_NUMBERS).size
-    stream = Stream(tokens=vocabulary, positions=104, width=1024, heads=4, layers=2)
+    stream = Stream(tokens=vocabulary, positions=104, width=width, heads=4, layers=2)
     tokens = range(vocabulary)
     stream.plant(
         previous,
@@ -141,18 +155,30 @@ def induction_network(
     if induction is not None:
         stream.plant(
             induction,
-            query={t: {t: 60.0} for t in tokens if t},
+            query={t: {t: strength} for t in tokens if t},
             key={t: {stream.free(t): 1.0} for t in tokens if t} | {0: {0: 20.0}},
             value={t: {t: 1.0} for t in tokens},
             output={t: t for t in tokens},
             constant=0,
         )
-    return stream.network()
+    return stream
 
 
-def ioi_network(
-    mover: Head | None = (2, 5), duplicate: Head = (0, 3), inhibition: Head = (1, 6)
+def induction_network(
+    previous: Head = (0, 2), induction: Head | None = (1, 1), tokenizer: Tokenizer | None = None
 ) -> Network:
+    """The network of ``induction_stream``."""
+    return induction_stream(previous, induction, tokenizer).network()
+
+
+def ioi_stream(
+    mover: Head | None = (2, 5),
+    duplicate: Head = (0, 3),
+    inhibition: Head = (1, 6),
+    *,
+    heads: int = 8,
+    rare: int = 0,
+) -> Stream:
     """The whole of IOI in three heads, for prompts of ``IOI_WORDS``.
 
     The duplicate-token head marks S2 with the name that was there before; the S-inhibition
@@ -161,7 +187,9 @@ def ioi_network(
     """
     names = [IOI_WORDS.encode(f" {name}")[0] for name in NAMES]
     channels = range(len(names))
-    stream = Stream(tokens=IOI_WORDS.size, positions=33, width=512, heads=8, layers=3)
+    stream = Stream(
+        tokens=IOI_WORDS.size, positions=33, width=64 * heads, heads=heads, layers=3, rare=rare
+    )
     rest = len(names) + 33
     marked = [stream.free(c) for c in channels]
     inhibited = [stream.free(len(names) + c) for c in channels]
@@ -197,4 +225,11 @@ def ioi_network(
             constant=rest,
             gain=3.0,
         )
-    return stream.network()
+    return stream
+
+
+def ioi_network(
+    mover: Head | None = (2, 5), duplicate: Head = (0, 3), inhibition: Head = (1, 6)
+) -> Network:
+    """The network of ``ioi_stream``."""
+    return ioi_stream(mover, duplicate, inhibition).network()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ def test_holds(measured, judge):
 
 @claim("mine.refuted", says="It knows.", task=ioi, needs=BEHAVIOUR)
 def test_refuted(measured, judge):
-    """Correct on more than all."""
-    judge(above(measured.answers.sample("correct", "evaluation"), 5.0, what="accuracy"))
+    """Surer than sure."""
+    sure = measured.answers.sample("probability_difference", "evaluation")
+    judge(above(sure, 5.0, what="probability difference"))
 
 @claim("mine.inconclusive", says="Who knows.", task=ioi, needs=BEHAVIOUR)
 def test_inconclusive(measured, judge):
@@ -51,12 +53,30 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def project(pytester, monkeypatch, tmp_path):
+def cold(pytester, monkeypatch, tmp_path):
+    """A project with the claims above, and an empty store."""
     monkeypatch.setenv("MECHTESTS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "100")
     pytester.makepyfile(test_mine=CLAIMS)
     return pytester
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Where the first warm test leaves its measurements for the others."""
+    return {}
+
+
+@pytest.fixture
+def project(cold, model, stored, tmp_path):
+    """The same, with everything measured on ``model``: runs load no model."""
+    if not stored:
+        run(cold, f"--model={model}", "--mech-fail-on=error")
+        shutil.rmtree(Path(cold.path) / ".mechtests")
+        stored["at"] = shutil.copytree(tmp_path / "cache", model.parent / "stored")
+    shutil.copytree(stored["at"], tmp_path / "cache", dirs_exist_ok=True)
+    return cold
 
 
 def run(project, *arguments, **how):
@@ -91,21 +111,21 @@ def test_each_verdict_has_its_category_its_word_and_its_record(project, model):
         assert re.search(rf"test_\w+\[tiny-neox\] {word}", result.text), word
     assert outcomes(project) == ALL
     refuted = records(project)["mine.refuted"]
-    assert refuted["margin"] == 5.0
+    assert refuted["margin"] == 1e3
     assert refuted["cell"]["model"] == "tiny-neox"
     assert f"--model={model}" in refuted["reproduce"]
 
 
 def test_a_second_run_and_a_replay_reach_the_same_verdicts_without_the_model(
-    project, tmp_path_factory
+    cold, tmp_path_factory
 ):
     here = save(tmp_path_factory.mktemp("gone") / "tiny-neox")
-    run(project, f"--model={here}")
-    first = records(project)
-    again = run(project, f"--model={here}")
+    run(cold, f"--model={here}")
+    first = records(cold)
+    again = run(cold, f"--model={here}")
     assert "measuring" not in again.text
     here.rename(here.with_name("moved"))
-    project.makeconftest(
+    cold.makeconftest(
         "import sys\n"
         "def pytest_sessionfinish():\n"
         "    heavy = {'torch', 'transformers', 'transformer_lens'} & set(sys.modules)\n"
@@ -113,24 +133,24 @@ def test_a_second_run_and_a_replay_reach_the_same_verdicts_without_the_model(
     )
     here.mkdir()
     (here / "config.json").write_text("{}")  # the name still resolves; nothing can be loaded
-    replayed = run(project, f"--model={here}", "--mech-replay", "-s")
+    replayed = run(cold, f"--model={here}", "--mech-replay", "-s")
     assert replayed.ret == 1
     assert "HEAVY []" in replayed.text
-    for name, record in records(project).items():
+    for name, record in records(cold).items():
         for field in ("verdict", "estimate", "interval", "sentence"):
             assert record[field] == first[name][field]
 
 
-def test_a_replay_that_misses_a_measurement_is_an_error_that_says_so(project, model, tmp_path):
-    run(project, f"--model={model}", "-k", "refuted")
-    result = run(project, f"--model={model}", "--mech-replay", "-k", "holds")
+def test_a_replay_that_misses_a_measurement_is_an_error_that_says_so(cold, model, tmp_path):
+    run(cold, f"--model={model}", "-k", "refuted")
+    result = run(cold, f"--model={model}", "--mech-replay", "-k", "holds")
     result.assert_outcomes(errors=1)
     assert "without --mech-replay" in result.text
 
 
 @pytest.mark.parametrize("how", [["-n2"], ["-n2", "--dist", "loadfile"], ["-p", "randomly"]])
-def test_workers_and_test_order_change_no_verdict_and_load_each_cell_once(project, model, how):
-    project.makeconftest(
+def test_workers_and_test_order_change_no_verdict_and_load_each_cell_once(cold, model, how):
+    cold.makeconftest(
         "from pathlib import Path\n"
         "import mechtests.models.local as local\n"
         "plain = local.LocalSource.load\n"
@@ -139,10 +159,10 @@ def test_workers_and_test_order_change_no_verdict_and_load_each_cell_once(projec
         "    return plain(self, *a, **k)\n"
         "local.LocalSource.load = load\n"
     )
-    result = project.runpytest_subprocess(f"--model={model}", *how)
+    result = cold.runpytest_subprocess(f"--model={model}", *how)
     assert result.ret == 1, result.stdout.str()
-    assert outcomes(project) == ALL
-    assert (Path(project.path) / "loads.txt").read_text().split() == ["tiny-neox"]
+    assert outcomes(cold) == ALL
+    assert (Path(cold.path) / "loads.txt").read_text().split() == ["tiny-neox"]
 
 
 def test_fail_on_error_reports_a_refuted_claim_without_failing(project, model):
@@ -181,79 +201,96 @@ def test_a_word_of_k_that_is_part_of_the_models_name_is_said(project, model):
     assert "--mech-claims" in result.text
 
 
-def test_the_plan_measures_nothing_and_names_what_is_missing_and_stored(project, model):
-    result = run(project, f"--model={model}", "--mech-plan")
+def test_the_plan_measures_nothing_and_names_what_is_missing_and_stored(cold, model):
+    result = run(cold, f"--model={model}", "--mech-plan")
     assert result.ret == 0
     assert "behaviour.answers" in result.text
     assert "0 stored" in result.text
-    assert not list(Path(project.path).glob(".mechtests/runs/*/records.jsonl"))
-    run(project, f"--model={model}", "-k", "refuted")
-    assert "(1 stored)" in run(project, f"--model={model}", "--mech-plan", "-k", "mine").text
+    assert not list(Path(cold.path).glob(".mechtests/runs/*/records.jsonl"))
+    run(cold, f"--model={model}", "-k", "refuted")
+    assert "(1 stored)" in run(cold, f"--model={model}", "--mech-plan", "-k", "mine").text
 
 
-def test_an_unknown_model_is_a_usage_error_that_names_near_ones(project):
-    result = run(project, "--model", "pythia-401m")
+def test_an_unknown_model_is_a_usage_error_that_names_near_ones(cold):
+    result = run(cold, "--model", "pythia-401m")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "pythia-410m" in result.text
     assert "Traceback" not in result.text
 
 
-def test_a_path_after_a_space_is_a_usage_error_that_says_how_to_write_it(project, model):
-    result = run(project, "--model", model)
+def test_a_path_after_a_space_is_a_usage_error_that_says_how_to_write_it(cold, model):
+    result = run(cold, "--model", model)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"--model={model}" in result.text
 
 
-def test_a_checkpoint_that_does_not_exist_is_a_usage_error_that_names_what_does(project, tmp_path):
+def test_a_checkpoint_that_does_not_exist_is_a_usage_error_that_names_what_does(cold, tmp_path):
     for step in (0, 1000):
         save(tmp_path / "series" / f"step{step}", seed=step)
-    result = run(project, f"--model={tmp_path / 'series'}", "--checkpoints", "step:7")
+    result = run(cold, f"--model={tmp_path / 'series'}", "--checkpoints", "step:7")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "step0" in result.text
     assert "step1000" in result.text
 
 
-def test_a_folder_of_checkpoints_is_judged_checkpoint_by_checkpoint(project, tmp_path):
+def test_a_folder_of_checkpoints_is_judged_checkpoint_by_checkpoint(cold, tmp_path):
     for step in (0, 1000):
         save(tmp_path / "series" / f"step{step}", seed=step)
     arguments = [f"--model={tmp_path / 'series'}", "--checkpoints", "step:0,1000", "-k", "holds"]
-    result = run(project, *arguments)
+    result = run(cold, *arguments)
     result.assert_outcomes(passed=2)
-    newest = max(Path(project.path).glob(".mechtests/runs/*/records.jsonl"))
+    newest = max(Path(cold.path).glob(".mechtests/runs/*/records.jsonl"))
     found = [json.loads(line) for line in newest.read_text().splitlines()]
     assert [r["cell"]["checkpoint"]["label"] for r in found] == ["step0", "step1000"]
     assert len({r["cell"]["weights"] for r in found}) == 2
 
 
-def test_a_model_that_does_not_load_is_an_error_and_never_a_skip(project, tmp_path):
+def test_revisions_in_a_hub_cache_are_judged_each_with_weights_of_its_own(cold, tmp_path):
+    root = tmp_path / "hub" / "models--someone--tiny-neox"
+    (root / "refs").mkdir(parents=True)
+    for step in (0, 1000):
+        commit = f"{step + 1:040x}"
+        save(root / "snapshots" / commit, seed=step)
+        (root / "refs" / f"step{step}").write_text(commit)
+    result = run(cold, f"--model={root}", "--checkpoints", "step:0,1000", "-k", "holds or refuted")
+    result.assert_outcomes(passed=2, failed=2)
+    newest = max(Path(cold.path).glob(".mechtests/runs/*/records.jsonl"))
+    found = [json.loads(line) for line in newest.read_text().splitlines()]
+    assert {r["cell"]["id"] for r in found} == {"tiny-neox:step0", "tiny-neox:step1000"}
+    assert len({r["cell"]["weights"] for r in found}) == 2
+    assert {r["cell"]["identity"]["commit"] for r in found} == {f"{1:040x}", f"{1001:040x}"}
+    assert len({r["estimate"] for r in found}) == 4
+
+
+def test_a_model_that_does_not_load_is_an_error_and_never_a_skip(cold, tmp_path):
     folder = save(tmp_path / "broken")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    result = run(project, f"--model={folder}", "-k", "refuted")
+    result = run(cold, f"--model={folder}", "-k", "refuted")
     result.assert_outcomes(errors=1)
-    assert outcomes(project) == {"mine.refuted": "error"}
-    assert "model.safetensors" in records(project)["mine.refuted"]["sentence"]
+    assert outcomes(cold) == {"mine.refuted": "error"}
+    assert "model.safetensors" in records(cold)["mine.refuted"]["sentence"]
 
 
-def test_a_store_that_cannot_be_written_still_gives_verdicts(project, model, tmp_path):
+def test_a_store_that_cannot_be_written_still_gives_verdicts(cold, model, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.write_text("in the way")
     for how in ([], ["-n2"]):
-        result = run(project, f"--model={model}", f"--mech-cache={blocked}", *how)
-        assert outcomes(project) == ALL
+        result = run(cold, f"--model={model}", f"--mech-cache={blocked}", *how)
+        assert outcomes(cold) == ALL
         assert "cannot be written" in result.text
 
 
-def test_a_damaged_entry_is_measured_again_with_a_note(project, model, tmp_path):
-    run(project, f"--model={model}", "-k", "refuted")
+def test_a_damaged_entry_is_measured_again_with_a_note(cold, model, tmp_path):
+    run(cold, f"--model={model}", "-k", "refuted")
     for entry in (tmp_path / "cache").rglob("v1/*/*.safetensors"):
         entry.write_bytes(b"damaged")
-    result = run(project, f"--model={model}", "-k", "refuted")
+    result = run(cold, f"--model={model}", "-k", "refuted")
     assert "damaged" in result.text
-    assert outcomes(project) == {"mine.refuted": "refuted"}
+    assert outcomes(cold) == {"mine.refuted": "refuted"}
 
 
-def test_a_run_that_is_killed_while_measuring_resumes_where_it_was(project, model):
+def test_a_run_that_is_killed_while_measuring_resumes_where_it_was(cold, model):
     kill = (
         "import os\nfrom mechtests.metrics import effects\n"
         "from mechtests.store import Store\nplain = Store.put\n"
@@ -262,25 +299,25 @@ def test_a_run_that_is_killed_while_measuring_resumes_where_it_was(project, mode
         "    if measurement.name == 'behaviour.answers': os._exit(9)\n"
         "Store.put = put\n"
     )
-    project.makeconftest(kill)
-    assert run(project, f"--model={model}").ret == 9
-    (Path(project.path) / "conftest.py").unlink()
-    assert "(1 stored)" in run(project, f"--model={model}", "--mech-plan").text
-    run(project, f"--model={model}")
-    assert outcomes(project) == ALL
+    cold.makeconftest(kill)
+    assert run(cold, f"--model={model}").ret == 9
+    (Path(cold.path) / "conftest.py").unlink()
+    assert "(1 stored)" in run(cold, f"--model={model}", "--mech-plan").text
+    run(cold, f"--model={model}")
+    assert outcomes(cold) == ALL
 
 
-def test_ctrl_c_while_measuring_keeps_what_was_measured(project, model):
-    project.makeconftest(
+def test_ctrl_c_while_measuring_keeps_what_was_measured(cold, model):
+    cold.makeconftest(
         "from mechtests.store import Store\nplain = Store.put\n"
         "def put(self, key, measurement, request):\n"
         "    plain(self, key, measurement, request)\n"
         "    raise KeyboardInterrupt\n"
         "Store.put = put\n"
     )
-    assert run(project, f"--model={model}").ret == pytest.ExitCode.INTERRUPTED
-    (Path(project.path) / "conftest.py").unlink()
-    assert "(1 stored)" in run(project, f"--model={model}", "--mech-plan").text
+    assert run(cold, f"--model={model}").ret == pytest.ExitCode.INTERRUPTED
+    (Path(cold.path) / "conftest.py").unlink()
+    assert "(1 stored)" in run(cold, f"--model={model}", "--mech-plan").text
 
 
 def test_a_run_with_a_model_and_without_claims_says_how_to_run_the_shipped_ones(pytester):
@@ -310,18 +347,18 @@ def test_a_test_that_never_judges_is_an_error(project, model):
     assert "without a verdict" in result.text
 
 
-def test_a_measurement_that_was_not_declared_is_named_with_those_that_were(project, model):
-    project.makepyfile(
+def test_a_measurement_that_was_not_declared_is_named_with_those_that_were(cold, model):
+    cold.makepyfile(
         test_mine=CLAIMS.replace(
-            'measured.answers.sample("correct', 'measured.anwsers.sample("correct'
+            'measured.answers.sample("prob', 'measured.anwsers.sample("prob'
         )
     )
-    result = run(project, f"--model={model}", "-k", "refuted")
+    result = run(cold, f"--model={model}", "-k", "refuted")
     assert "measured.anwsers" in result.text
     assert "declare answers" in result.text
 
 
-def test_a_users_own_prompts_are_judged_and_marked(project, model, tmp_path):
+def test_a_users_own_prompts_are_judged_and_marked(cold, model, tmp_path):
     rows = ["clean,corrupted,answer,wrong"]
     names = [("John", "Mary"), ("Mary", "John"), ("Paul", "Anna"), ("Anna", "Paul")] * 8
     for io, s in names:
@@ -329,17 +366,17 @@ def test_a_users_own_prompts_are_judged_and_marked(project, model, tmp_path):
         rows.append(f'"{story.format(s)}","{story.format(io)}", {io}, {s}')
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
-    run(project, f"--model={model}", f"--mech-prompts=ioi={path}", "-k", "refuted or inconclusive")
-    found = records(project)["mine.refuted"]
+    run(cold, f"--model={model}", f"--mech-prompts=ioi={path}", "-k", "refuted or inconclusive")
+    found = records(cold)["mine.refuted"]
     assert found["overridden"] is True
     assert found["prompts"] < 60
     assert f"--mech-prompts=ioi={path}" in found["reproduce"]
 
 
-def test_a_csv_without_a_column_is_a_usage_error_that_names_it(project, model, tmp_path):
+def test_a_csv_without_a_column_is_a_usage_error_that_names_it(cold, model, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("clean,answer,wrong\na,b,c\n")
-    result = run(project, f"--model={model}", f"--mech-prompts=ioi={path}")
+    result = run(cold, f"--model={model}", f"--mech-prompts=ioi={path}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "corrupted" in result.text
 
@@ -363,4 +400,4 @@ def test_junit_has_the_verdicts(project, model, tmp_path):
     text = (tmp_path / "junit.xml").read_text()
     assert 'failures="1"' in text
     assert 'skipped="2"' in text
-    assert "claimed above 5" in text
+    assert "claimed above 1000" in text

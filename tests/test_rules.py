@@ -205,7 +205,7 @@ def test_a_matched_random_control_tells_its_numbers():
     control = matched_random(2.0, [0.5, 1.0, 1.5] * 33, stratum="third of depth")
     assert (control.p, control.p_min, control.reached) == (0.01, 0.01, False)
     assert control.sentence == (
-        "matched random sets (same count by third of depth, 99 drawn): 1 on average, "
+        "matched random sets (same count by third of depth, 99 draws): 1 on average, "
         "at most 1.5, against 2, p = 0.01"
     )
     assert len(control.values) == 99
