@@ -66,8 +66,14 @@ def main() -> None:
         models = default_folder() / "models"
         if models.is_dir():
             (cache / "models").symlink_to(models)
-        claims = [str(shipped.folder("assertions")), "-k", "ioi", f"--model={asked.model}",
-                  f"--mech-profile={asked.profile}", f"--rootdir={folder}"]
+        claims = [
+            str(shipped.folder("assertions")),
+            "-k",
+            "ioi",
+            f"--model={asked.model}",
+            f"--mech-profile={asked.profile}",
+            f"--rootdir={folder}",
+        ]
         cold, peak = run(claims, cache, folder)
         inside = seconds_in_the_model(cache)
         warm, _ = run(claims, cache, folder)

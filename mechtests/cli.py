@@ -69,11 +69,11 @@ def fetch(model: Annotated[str, typer.Argument(help="a model by name: smollm2-13
 @app.command()
 def doctor() -> None:
     """Print what is installed and where things are kept."""
-    from mechtests.engine import versions
+    from mechtests.reporting.records import installed_versions
     from mechtests.store import default_folder
 
     typer.echo(f"python {sys.version.split()[0]}")
-    for package, version in versions().items():
-        typer.echo(f"{package} {version}")
+    for package, version in installed_versions().items():
+        typer.echo(f"{package} {version or 'not installed'}")
     typer.echo(f"measurements and converted models: {default_folder()}")
     typer.echo(f"claims: {shipped.folder('assertions')}, {len(list(shipped.claims()))} of them")

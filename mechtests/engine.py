@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mechtests import rules
@@ -16,19 +15,19 @@ from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need, digest
 from mechtests.models.cell import Cell
 from mechtests.plan import Case, CellPlan, Plan, Settings, Step, place, trained
+from mechtests.reporting import records
 from mechtests.seeds import generator, seed_of
 from mechtests.store import Store
 from mechtests.tape import Sites, Tape
 from mechtests.tasks import csv_prompts
 from mechtests.tasks.prompts import Prompts, Task
-from mechtests.work import Work, lacking, out_of_memory, sites_of
+from mechtests.work import Work, lacking, out_of_memory, sentence, sites_of
 
 if TYPE_CHECKING:
     from mechtests.models.network import Network
 
 Json = Any
 BUDGET_SHARE = 0.7
-PACKAGES = ("mechtests", "torch", "transformers", "transformer-lens", "numpy")
 
 
 class Meter(Protocol):
@@ -146,8 +145,8 @@ class _Session:
                 later = [step for level in stages[index + 1 :] for step in level]
                 if steps:
                     self._stage(steps, [step for step in later if step.need in wanted])
-        except MechtestsError as error:
-            self.results.cell_errors[self.cell.id] = str(error)
+        except Exception as error:  # an error of this cell's tests, never of the session
+            self.results.cell_errors[self.cell.id] = sentence(error, self.cell.id)
         finally:
             self.network = None
             self.tapes.clear()
@@ -181,9 +180,9 @@ class _Session:
                 tape.smaller()
                 for each in work:
                     each.parts.clear()
-        except MeasurementError as error:
+        except Exception as error:  # the model fails on these prompts, not on others
             for each in work:
-                each.error = each.error or str(error)
+                each.error = each.error or sentence(error)
         for step in steps:
             if step.need in begun:
                 self._finish(step, begun[step.need], tape, time.monotonic() - started)
@@ -260,7 +259,7 @@ class _Session:
             "seconds_of_its_stage": round(seconds, 3),
             "batch": tape.batch,
             "notes": list(tape.notes),
-            "versions": versions(),
+            "versions": records.installed_versions(),
             **self.loaded_facts,
         }
 
@@ -355,14 +354,3 @@ def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:
     if task.name in settings.prompts:
         return csv_prompts.read(task, settings.prompts[task.name], tokenizer)
     return task.generate(tokenizer, count, generator(settings.seed, task.name, "prompts"))
-
-
-def versions() -> dict[str, str]:
-    """The versions of what computes, without importing any of it."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -149,7 +149,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _session(config: pytest.Config) -> Session:
     """The session of this run, made when it is first asked for."""
-    from mechtests.errors import UsageError
+    from mechtests.errors import MechtestsError
     from mechtests.session import SESSION, Session
 
     if SESSION not in config.stash:
@@ -157,7 +157,7 @@ def _session(config: pytest.Config) -> Session:
             session = Session(config)
             if config.option.mech_model:
                 session.cells("cell")
-        except UsageError as error:
+        except MechtestsError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[SESSION] = session
         if session.worker is None:
@@ -181,7 +181,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     declaration = getattr(metafunc.function, "mechtests_claim", None)
     if declaration is None:
         return
-    from mechtests.errors import UsageError
+    from mechtests.errors import MechtestsError
 
     if "mech_case" not in metafunc.fixturenames:
         raise pytest.UsageError(
@@ -189,7 +189,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     try:
         cases = _session(metafunc.config).cases(declaration)
-    except UsageError as error:
+    except MechtestsError as error:
         raise pytest.UsageError(str(error)) from None
     several = len(declaration.claims) > 1
     ids = [f"{case.claim.task}-{case.cell.id}" if several else case.cell.id for case in cases]

@@ -13,7 +13,8 @@ import pytest
 from mechtests import judging
 from mechtests.errors import MechtestsError
 from mechtests.plan import Case, place
-from mechtests.reporting import records, terminal
+from mechtests.reporting import records, terminal, wording
+from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
 from mechtests.session import CASE, PASSED, SESSION, VERDICT, Session
 from mechtests.verdict import Outcome, Verdict
@@ -24,13 +25,7 @@ if TYPE_CHECKING:
 Json = Any
 REPORT = "_mechtests"
 
-WORDS = {
-    Outcome.HOLDS: ("HOLDS", "H", {"green": True}),
-    Outcome.REFUTED: ("REFUTED", "R", {"red": True}),
-    Outcome.INCONCLUSIVE: ("INCONCLUSIVE", "?", {"yellow": True}),
-    Outcome.NOT_APPLICABLE: ("N/A", "n", {"cyan": True}),
-    Outcome.ERROR: ("ERROR", "E", {"red": True}),
-}
+COLOURS = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -47,7 +42,7 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     verdict = item.stash.get(VERDICT, None)
     if report.when == "teardown" and (not report.failed or verdict is not None):
         return
-    if verdict is None or (report.failed and report.when != "call"):
+    if verdict is None:
         if report.passed:
             return
         verdict = Verdict(Outcome.ERROR, _sentence(report))
@@ -132,14 +127,15 @@ def _reproduce(session: Session, item: pytest.Item) -> str:
 def status(report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]]:
     """One of pytest's own categories, with our letter and word."""
     record = Record.from_json(json.loads(getattr(report, REPORT)))
-    word, letter, markup = WORDS[record.outcome]
+    shown = wording.WORDS[record.outcome]
     if record.expected:
         return "xfailed", "x", ("EXPECTED REFUTED", {"yellow": True})
     if report.failed:
-        category = "failed" if report.when == "call" else "error"
+        broken = record.outcome is Outcome.ERROR and report.when != "call"
+        category = "error" if broken else "failed"
     else:
         category = "passed" if report.passed else "skipped"
-    return category, letter, (word, markup)
+    return category, shown.letter, (shown.word, {COLOURS[category]: True})
 
 
 class Reporter:
@@ -180,22 +176,12 @@ class Reporter:
             session.records,
             width=writer.fullwidth,
             color=bool(writer.hasmarkup),
-            ascii=_ascii(writer),
+            ascii=not encodes(writer._file, "│─┼≥×"),
             verbosity=session.config.option.verbose,
             path=session.journal.records_path,
         )
         writer.line()
         writer.write(text if text.endswith("\n") else text + "\n")
-
-
-def _ascii(writer: Any) -> bool:
-    """Whether the terminal cannot show box drawing."""
-    encoding = getattr(writer._file, "encoding", None) or "ascii"
-    try:
-        "│─┼≥×".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return True
-    return False
 
 
 def write_report(path: Path, found: Sequence[Record]) -> None:

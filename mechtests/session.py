@@ -49,7 +49,7 @@ class Session:
         self.notes: list[str] = []
         self.replayed = self._replayed()
         self.settings = self._settings()
-        self.store = Store(option.mech_cache or default_folder())
+        self.store = self._store()
         self.results: engine.Results | None = None
         self.plan: Plan | None = None
         self.journal: records.Journal | None = None
@@ -75,6 +75,13 @@ class Session:
             return None
         run = records.latest(self.reports) if name == "latest" else records.find(self.reports, name)
         return records.header(run)
+
+    def _store(self) -> Store:
+        url = self.config.option.mech_cache or default_folder()
+        try:
+            return Store(url)
+        except (ImportError, ValueError) as error:  # fsspec lacks what the URL needs
+            raise UsageError(f"--mech-cache {url}: cannot be opened ({error})") from error
 
     def _settings(self) -> Settings:
         option = self.config.option
@@ -142,9 +149,20 @@ class Session:
         return not globs or any(fnmatch.fnmatchcase(claim.id, glob) for glob in globs)
 
     def make_plan(self, items: Sequence[pytest.Item]) -> Plan:
-        """The plan of the collected tests; asks the network for commits unless offline."""
+        """The plan of the collected tests; asks the network for commits unless offline.
+
+        Raises:
+            UsageError: ``--mech-prompts`` is for a task that no test is about.
+        """
+        cases = cases_of(items)
+        tasks = {need.task.name for case in cases for need in case.needs}
+        if unread := sorted(set(self.settings.prompts) - tasks):
+            raise UsageError(
+                f"--mech-prompts: no collected claim reads prompts of {', '.join(unread)}; "
+                f"they read those of {', '.join(sorted(tasks))}"
+            )
         self.plan = plan.build(
-            cases_of(items),
+            cases,
             self.settings,
             self.store,
             offline=self.offline,
@@ -161,7 +179,6 @@ class Session:
                 "argv": [str(arg) for arg in self.config.invocation_params.args],
                 "settings": asdict(self.settings),
                 "store": self.store.url,
-                "versions": engine.versions(),
                 "replays": None if self.replayed is None else self.replayed["run"],
                 "cells": self._told_cells(),
             },
@@ -248,7 +265,10 @@ class Judge:
     def measured(self) -> judging.Measured:
         """The claim's measurements; ends the test where the gate or the tokenizer decides."""
         __tracebackhide__ = True
-        ready = judging.prepare(self.case, self._session.judged_from())
+        try:
+            ready = judging.prepare(self.case, self._session.judged_from())
+        except MechtestsError as error:  # a sentence says it all, without a traceback
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         if isinstance(ready, Verdict):
             self(ready)
         return cast("judging.Measured", ready)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechtests.errors import MeasurementError
+from mechtests.errors import MeasurementError, MechtestsError
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Batch, Need
 from mechtests.tape import Played, Sites
@@ -85,7 +85,7 @@ class Work:
         except Exception as error:  # whatever a metric does wrong is its own tests' error
             if out_of_memory(error) and len(played.rows) > 1:
                 raise
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = sentence(error)
 
     def measurement(self, prompts: Prompts, facts: dict[str, Json]) -> Measurement:
         """The batches as one, in the order of the prompts.
@@ -120,9 +120,20 @@ class Work:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, as Python or torch says it."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "memory" in str(error).lower()
-    )
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    words = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(each in said for each in words)
+
+
+def sentence(error: Exception, where: str = "") -> str:
+    """What went wrong: our own sentences as they are, all else with where and its kind."""
+    if isinstance(error, MechtestsError):
+        return str(error)
+    if out_of_memory(error):
+        what = "out of memory; use a smaller model, or a machine with more memory"
+    else:
+        what = f"{type(error).__name__}: {error}"
+    return f"{where}: {what}" if where else what
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:

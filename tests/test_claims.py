@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from mechtests.models.cell import Cell, Loaded
 from mechtests.models.components import Linear, Norm
 from mechtests.models.network import Network
 from mechtests.plan import Case, Settings
+from mechtests.reporting import records
 from mechtests.store import Store
 from mechtests.tape import Sites, Tape
 from mechtests.tasks.prompts import Task
@@ -47,7 +48,7 @@ MATTER = CLAIMS["tigges2024.name-movers-matter"]
 
 @dataclass(frozen=True)
 class Few(Settings):
-    """The standard profile's draws on fewer prompts than the quick one has: still 10 pairs a half.
+    """Fewer prompts than the quick profile has, still 10 pairs a half; the standard one's draws.
 
     With 199 draws the 20 heads of a layer are enumerated, so that a head which is alone the
     best of them gives p = 1/20; 19 draws would hold the observed set itself with p = 0.6.
@@ -66,7 +67,7 @@ class Planted(FakeSource):
 
     make: Callable[[], Stream] = field(default=Stream, compare=False)
     words: Any = field(default=None, compare=False)
-    dtype: torch.dtype = torch.float32
+    jitter: float = 0.0
 
     def tokenizer(self) -> Any:
         return self.words
@@ -83,7 +84,16 @@ class Planted(FakeSource):
             with torch.random.fork_rng():
                 torch.manual_seed(untrained_seed)
                 model = type(model)(model.config).eval()
-        return Loaded(model.to(self.dtype), self.words, {})
+        jittered(model.parameters(), self.jitter)
+        return Loaded(model, self.words, {})
+
+
+@torch.no_grad()
+def jittered(weights: Iterable[torch.Tensor], size: float) -> None:
+    """Change every weight by so much of itself: what another order of sums would do."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in weights if size else ():
+        weight.mul_(1 + size * torch.randn(weight.shape, generator=generator))
 
 
 def judged(
@@ -116,7 +126,7 @@ def ungated(claim: Claim) -> Claim:
 
 def induction_cell(head: Head | None) -> Cell:
     words = Numbers(120, bos=0)
-    make = partial(induction_stream, (0, 2), head, words, width=512, strength=22.0)
+    make = partial(induction_stream, (0, 2), head, words, width=512, strength=26.0)
     return Planted(f"induction-{head}", make=make, words=words).cell
 
 
@@ -181,18 +191,18 @@ LEVEL = 0.025
 SMALL = {"vocab_size": IOI_WORDS.size, "bos_token_id": 0, "eos_token_id": 0}
 NEW = {
     **SMALL,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 8,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 12,
     "intermediate_size": 48,
     "max_position_embeddings": 128,
 }
-OLD = {**SMALL, "n_embd": 32, "n_layer": 3, "n_head": 8, "n_inner": 48, "n_positions": 128}
+OLD = {**SMALL, "n_embd": 48, "n_layer": 2, "n_head": 12, "n_inner": 48, "n_positions": 128}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt_neox": NEW,
     "gpt2": OLD,
     "llama": NEW,
-    "gemma2": {**NEW, "head_dim": 4},
+    "gemma2": {**NEW, "head_dim": 4, "layer_types": ["sliding_attention", "full_attention"]},
 }
 SCALES = (0.02, 0.12, 0.4)
 """Of the weights, in turn: as new models are made, as in ``tiny``, and with sharp attention."""
@@ -205,15 +215,15 @@ class Recipe:
     architecture: str
     seed: int
     scale: float
-    dtype: torch.dtype = torch.float32
+    jitter: float = 0.0
 
 
 bridged = Network.from_model  # the engine's is replaced below
 
 
 @lru_cache
-def built(architecture: str, dtype: torch.dtype) -> Network:
-    model = tiny(architecture, dtype=dtype, **ARCHITECTURES[architecture])
+def built(architecture: str) -> Network:
+    model = tiny(architecture, **ARCHITECTURES[architecture])
     return bridged(model, name=architecture, check=False)
 
 
@@ -222,13 +232,14 @@ def filled(recipe: Recipe) -> Network:
 
     Building it anew (the model, the bridge, its hooks) takes longer than all measurements.
     """
-    network = built(recipe.architecture, recipe.dtype)
+    network = built(recipe.architecture)
     generator = torch.Generator().manual_seed(recipe.seed)
     for tensor in weights_of(network):
         noise = torch.randn(tensor.shape, generator=generator)
         tensor.copy_(recipe.scale * noise + (1.0 if tensor.ndim == 1 else 0.0))
     for bias in biases_of(network):
         bias.copy_(recipe.scale * torch.randn(bias.shape, generator=generator))
+    jittered(weights_of(network), recipe.jitter)
     network.digest = repr(recipe)
     return network
 
@@ -256,7 +267,7 @@ def biases_of(network: Network) -> Iterator[torch.Tensor]:
 class Random(FakeSource):
     """A random network, and an untrained twin with another seed, as new models are made."""
 
-    dtype: torch.dtype = torch.float32
+    jitter: float = 0.0
 
     def tokenizer(self) -> Any:
         return IOI_WORDS
@@ -269,12 +280,12 @@ class Random(FakeSource):
         seed = self.seed
         if untrained_seed is not None:
             scale, seed = SCALES[0], NETWORKS + self.seed
-        return Loaded(Recipe(self.architecture, seed, scale, self.dtype), IOI_WORDS, {})
+        return Loaded(Recipe(self.architecture, seed, scale, self.jitter), IOI_WORDS, {})
 
 
-def random_cell(seed: int, dtype: torch.dtype = torch.float32) -> Cell:
+def random_cell(seed: int, jitter: float = 0.0) -> Cell:
     architecture = list(ARCHITECTURES)[seed % len(ARCHITECTURES)]
-    return Random(f"random-{seed}", architecture, seed, dtype=dtype).cell
+    return Random(f"random-{seed}", architecture, seed, jitter=jitter).cell
 
 
 def from_recipe(model: Any, *, name: str) -> Network:
@@ -290,52 +301,56 @@ def make_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes become networks; what takes longer than measuring and checks nothing here is off.
 
     No self-check (``test_selfcheck`` has it), one reading of the installed versions, no collection
-    of what reference counts free anyway, and repeats of 20 tokens: attention to fewer tokens
+    of what reference counts free anyway, and repeats of 16 tokens: attention to fewer tokens
     makes scores higher by chance, never lower.
     """
-    monkeypatch.setattr("mechtests.tasks.repeated_tokens.SHORTEST", 20)
+    monkeypatch.setattr("mechtests.tasks.repeated_tokens.SHORTEST", 16)
     monkeypatch.setattr(Network, "from_model", from_recipe)
-    versions = engine.versions()
-    monkeypatch.setattr(engine, "versions", lambda: versions)
+    versions = records.installed_versions()
+    monkeypatch.setattr(records, "installed_versions", lambda: versions)
     monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 def test_on_random_networks_no_claim_holds_more_often_than_its_level_allows(
-    cheap: None, tmp_path: Path
+    cheap: None,
 ) -> None:
-    claims, store = [ungated(claim) for claim in (INDUCTION, COPYING, MATTER)], Store(tmp_path)
+    claims = [ungated(claim) for claim in (INDUCTION, COPYING, MATTER)]
+    store = Store("memory://random-networks")  # thousands of small files wait for the disk
     outcomes = Counter(
         (claim.id, verdict.outcome)
         for seed in range(NETWORKS)
         for claim, verdict in zip(
-            claims, judged(random_cell(seed), store, claims, Settings(seed=seed)), strict=True
+            claims, judged(random_cell(seed), store, claims, Few("quick", seed)), strict=True
         )
     )
-    most = stats.binom.ppf(0.99, NETWORKS, LEVEL)
-    for claim in claims:
+    # by chance a third of them has name movers: the claims about those are held to the bound
+    # among these alone, and so to a harder one than among all
+    print(outcomes)
+    with_movers = NETWORKS - outcomes[MATTER.id, Outcome.NOT_APPLICABLE]
+    assert with_movers > NETWORKS / 5, outcomes
+    for claim, tried in zip(claims, (NETWORKS, with_movers, with_movers), strict=True):
+        most = stats.binom.ppf(0.99, tried, LEVEL)
         assert outcomes[claim.id, Outcome.HOLDS] <= most, outcomes
-    decided = NETWORKS - outcomes[MATTER.id, Outcome.NOT_APPLICABLE]
-    assert decided > NETWORKS / 10, outcomes  # chance made name movers, so that this could fail
 
 
 # ---------------------------------------------------------------- what a verdict does not depend on
 
 ALL = [CLAIMS["sanity.gates"], INDUCTION, COPYING, MATTER, ungated(COPYING), ungated(MATTER)]
-SEEDS = (6, 8, 10, 17)  # random networks some of whose heads seem to be name movers
+SEEDS = (6, 9, 40)  # random networks some of whose heads seem to be name movers
 
 
-def small_ioi_cell(dtype: torch.dtype = torch.float32) -> Cell:
+def small_ioi_cell(jitter: float = 0.0) -> Cell:
     """With 8 heads a layer, random sets come from all layers: one claim holds, one is undecided."""
     make = partial(ioi_stream, (2, 5), rare=1000)
-    return Planted(f"small-ioi-{dtype}", make=make, words=IOI_WORDS, dtype=dtype).cell
+    return Planted("small-ioi", make=make, words=IOI_WORDS, jitter=jitter).cell
 
 
-def cells(dtype: torch.dtype = torch.float32) -> list[Cell]:
-    return [small_ioi_cell(dtype), *(random_cell(seed, dtype) for seed in SEEDS)]
+def cells(jitter: float = 0.0) -> list[Cell]:
+    return [small_ioi_cell(jitter), *(random_cell(seed, jitter) for seed in SEEDS)]
 
 
-def all_verdicts(folder: Path, dtype: torch.dtype = torch.float32) -> list[list[Verdict]]:
-    return [judged(cell, Store(folder), ALL) for cell in cells(dtype)]
+def all_verdicts(folder: Path, jitter: float = 0.0) -> list[list[Verdict]]:
+    return [judged(cell, Store(folder), ALL) for cell in cells(jitter)]
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +369,7 @@ def same(found: Verdict, expected: Verdict) -> bool:
     if expected.estimate is None:
         return found.estimate is None
     numbers = [(each.estimate, *(each.interval or ())) for each in (found, expected)]
-    return bool(np.allclose(*numbers, atol=1e-5))
+    return bool(np.allclose(*numbers, atol=1e-4))
 
 
 def test_the_cells_below_have_verdicts_of_every_kind(usual: list[list[Verdict]]) -> None:
@@ -366,8 +381,8 @@ def test_a_claim_judged_alone_has_the_verdict_it_has_among_others(
     cheap: None, usual: list[list[Verdict]], tmp_path: Path
 ) -> None:
     for cell, expected in zip(cells(), usual, strict=True):
-        for index, claim in enumerate(ALL):
-            [alone] = judged(cell, Store(tmp_path / str(index)), [claim])
+        for index in range(1, 4):
+            [alone] = judged(cell, Store(tmp_path / str(index)), [ALL[index]])
             assert str(alone) == str(expected[index])
 
 
@@ -385,5 +400,5 @@ def test_verdicts_do_not_depend_on_the_order_of_prompts_in_batches(
 def test_verdicts_do_not_depend_on_rounding(
     cheap: None, usual: list[list[Verdict]], tmp_path: Path
 ) -> None:
-    for found, expected in zip(all_verdicts(tmp_path, torch.float64), usual, strict=True):
+    for found, expected in zip(all_verdicts(tmp_path, jitter=1e-6), usual, strict=True):
         assert all(map(same, found, expected)), list(zip(found, expected, strict=True))

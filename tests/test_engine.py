@@ -202,7 +202,7 @@ def test_memory_that_never_suffices_is_an_error_of_that_measurement(tmp_path):
     need = Metric("hungry.metric", 1, insatiable, {"x": Value(("prompt",), "")})(ioi)
     source = FakeSource()
     _, results = run(source, tmp_path, claim(x=need, b=BEHAVIOUR))
-    with pytest.raises(MeasurementError, match="MemoryError"):
+    with pytest.raises(MeasurementError, match="out of memory; use a smaller model"):
         results.measurement(need, source.cell)
     assert len(results.measurement(BEHAVIOUR, source.cell)["correct"]) == PROMPTS
 

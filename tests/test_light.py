@@ -49,6 +49,14 @@ def test_a_run_without_claims_loads_nothing_heavy_and_prints_nothing_of_ours(tmp
     assert "mech" not in "\n".join(body)
 
 
+def test_a_run_without_claims_imports_no_more_of_ours_than_the_plugin(tmp_path):
+    (tmp_path / "test_other.py").write_text("def test_one(): pass\n")
+    ours = "print(*sorted(m for m in sys.modules if m.startswith('mechtests.')))"
+    _, printed = loaded(f"{run_pytest()}\n{ours}", tmp_path)
+    light = {"mechtests.plugin", "mechtests.shipped", "mechtests.claim", "mechtests.errors"}
+    assert set(printed.splitlines()[-1].split()) == light
+
+
 def test_collecting_claims_loads_nothing_heavy(tmp_path):
     (tmp_path / "test_mine.py").write_text(CLAIM)
     modules, printed = loaded(run_pytest("--co", "-q", "--model", "pythia-70m"), tmp_path)

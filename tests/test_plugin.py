@@ -53,8 +53,11 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def cold(pytester, monkeypatch, tmp_path):
-    """A project with the claims above, and an empty store."""
+def cold(model, pytester, monkeypatch, tmp_path):
+    """A project with the claims above, and an empty store.
+
+    The model comes first: pytester forgets what is first imported after it, torch's parts among it.
+    """
     monkeypatch.setenv("MECHTESTS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "100")
@@ -176,6 +179,15 @@ def test_fail_on_inconclusive_fails(project, model):
     result.assert_outcomes(failed=1)
 
 
+def test_fail_on_inconclusive_fails_where_the_gate_is_undecided_and_keeps_the_verdict(
+    project, model
+):
+    project.makepyfile(test_mine=CLAIMS.replace("0.9", "0.5"))
+    result = run(project, f"--model={model}", "--mech-fail-on=inconclusive", "-k", "gated")
+    result.assert_outcomes(failed=1)
+    assert outcomes(project) == {"mine.gated": "inconclusive"}
+
+
 @pytest.mark.parametrize(
     ("words", "selected"),
     [
@@ -233,6 +245,12 @@ def test_a_checkpoint_that_does_not_exist_is_a_usage_error_that_names_what_does(
     assert "step1000" in result.text
 
 
+def test_checkpoints_of_a_model_that_cannot_be_asked_for_them_are_a_usage_error(cold):
+    result = run(cold, "--model=someone/something", "--checkpoints", "step:7")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no checkpoints, only its final weights" in result.text
+
+
 def test_a_folder_of_checkpoints_is_judged_checkpoint_by_checkpoint(cold, tmp_path):
     for step in (0, 1000):
         save(tmp_path / "series" / f"step{step}", seed=step)
@@ -270,6 +288,29 @@ def test_a_model_that_does_not_load_is_an_error_and_never_a_skip(cold, tmp_path)
     result.assert_outcomes(errors=1)
     assert outcomes(cold) == {"mine.refuted": "error"}
     assert "model.safetensors" in records(cold)["mine.refuted"]["sentence"]
+    assert "judging.py" not in result.text  # a sentence, not a traceback
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "says"),
+    [
+        ("models.local.LocalSource.load", "MemoryError()", "out of memory"),
+        ("tape.Tape._pass", "RuntimeError('no such shape')", "no such shape"),
+    ],
+)
+def test_what_a_model_does_wrong_is_an_error_of_its_tests_and_never_of_the_run(
+    cold, model, where, error, says
+):
+    cold.makeconftest(
+        "import pytest\n"
+        "def fails(*a, **k):\n"
+        f"    raise {error}\n"
+        "def pytest_collection_finish():\n"
+        f"    pytest.MonkeyPatch().setattr('mechtests.{where}', fails)\n"
+    )
+    result = run(cold, f"--model={model}", "-k", "refuted")
+    result.assert_outcomes(errors=1)
+    assert says in records(cold)["mine.refuted"]["sentence"]
 
 
 def test_a_store_that_cannot_be_written_still_gives_verdicts(cold, model, tmp_path):
@@ -279,6 +320,12 @@ def test_a_store_that_cannot_be_written_still_gives_verdicts(cold, model, tmp_pa
         result = run(cold, f"--model={model}", f"--mech-cache={blocked}", *how)
         assert outcomes(cold) == ALL
         assert "cannot be written" in result.text
+
+
+def test_a_store_that_no_file_system_knows_is_a_usage_error(cold, model):
+    result = run(cold, f"--model={model}", "--mech-cache=nowhere://at/all")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--mech-cache nowhere://at/all: cannot be opened" in result.text
 
 
 def test_a_damaged_entry_is_measured_again_with_a_note(cold, model, tmp_path):
@@ -339,9 +386,7 @@ def test_another_projects_model_option_is_left_alone(project, model):
 
 
 def test_a_test_that_never_judges_is_an_error(project, model):
-    project.makepyfile(
-        test_mine=CLAIMS.replace("judge(refuted", "(refuted").replace("0.9", "0.01")
-    )
+    project.makepyfile(test_mine=CLAIMS.replace("judge(refuted", "(refuted").replace("0.9", "0.01"))
     result = run(project, f"--model={model}", "-k", "gated")
     assert result.ret == 1
     assert "without a verdict" in result.text
@@ -349,9 +394,7 @@ def test_a_test_that_never_judges_is_an_error(project, model):
 
 def test_a_measurement_that_was_not_declared_is_named_with_those_that_were(cold, model):
     cold.makepyfile(
-        test_mine=CLAIMS.replace(
-            'measured.answers.sample("prob', 'measured.anwsers.sample("prob'
-        )
+        test_mine=CLAIMS.replace('measured.answers.sample("prob', 'measured.anwsers.sample("prob')
     )
     result = run(cold, f"--model={model}", "-k", "refuted")
     assert "measured.anwsers" in result.text
@@ -379,6 +422,14 @@ def test_a_csv_without_a_column_is_a_usage_error_that_names_it(cold, model, tmp_
     result = run(cold, f"--model={model}", f"--mech-prompts=ioi={path}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "corrupted" in result.text
+
+
+def test_prompts_for_a_task_that_no_claim_reads_are_a_usage_error(cold, model, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("clean,corrupted,answer,wrong\na,b,c,d\n")
+    result = run(cold, f"--model={model}", f"--mech-prompts=iio={path}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "reads prompts of iio; they read those of ioi, repeated_tokens" in result.text
 
 
 def test_reports_are_written_where_they_are_asked_for(project, model, tmp_path):
