@@ -182,6 +182,8 @@ class Reporter:
         )
         writer.line()
         writer.write(text if text.endswith("\n") else text + "\n")
+        if session.config.option.verbose > -2 and (more := session.more_prompts()):
+            terminalreporter.write_line(more)
 
 
 def write_report(path: Path, found: Sequence[Record]) -> None:

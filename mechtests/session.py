@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,6 +19,7 @@ import pytest
 from mechtests import engine, judging, plan
 from mechtests.claim import Claim, Declaration
 from mechtests.errors import MechtestsError, UsageError
+from mechtests.measurement import HALVES
 from mechtests.models import sources
 from mechtests.models.cell import FINAL, Cell, Checkpoint, select
 from mechtests.plan import Case, Plan, Settings
@@ -54,6 +56,7 @@ class Session:
         self.plan: Plan | None = None
         self.journal: records.Journal | None = None
         self.records: list[Record] = []
+        self.rate = 0.0
         self._cells: dict[str, tuple[Cell, ...]] = {}
         self._asked: dict[str, str] = {}
 
@@ -187,12 +190,38 @@ class Session:
         if self.replayed is not None:
             self.results = engine.Results(self.settings, self.replayed["identities"], self.store)
         else:
+            started = time.monotonic()
             with self._telling():
                 made = self.make_plan(items)
                 with meter_for(made) as meter:
                     self.results = engine.run(made, self.store, offline=self.offline, meter=meter)
+            self.rate = meter.done / max(time.monotonic() - started, 1e-3)
         self.journal.update(
             identities=dict(self.results.identities), loads=dict(self.results.loads)
+        )
+
+    def more_prompts(self) -> str:
+        """What the standard profile would decide of what this one leaves open, and its cost."""
+        open_ = [r for r in self.records if r.outcome is Outcome.INCONCLUSIVE]
+        if not open_ or self.plan is None or self.settings.profile != "quick":
+            return ""
+        standard = replace(self.settings, profile="standard")
+        enough = {
+            need.task.name: standard.prompts_of(need.task) // len(HALVES)
+            for case in self.plan.cases
+            for need in case.needs
+        }
+        decided = sum(0 < (r.verdict.needed or 0) <= enough.get(r.claim.task or "", 0) for r in open_)
+        names = {(r.claim.id, r.cell.id) for r in open_}
+        cases = [c for c in self.plan.cases if (c.claim.id, c.cell.id) in names]
+        more = plan.build(
+            cases, standard, self.store, offline=True, identities=self.plan.identities
+        )
+        flops = sum(cell.flops for cell in more.cells)
+        time_ = f", about {max(1, round(flops / self.rate / 60))} min" if self.rate else ""
+        return (
+            f"--mech-profile standard would decide about {decided} of {len(open_)} inconclusive "
+            f"verdicts, for at most {flops / 1e12:.1f} TFLOP{time_}"
         )
 
     @contextmanager

@@ -78,16 +78,15 @@ class Store:
         if key not in self._kept:
             try:
                 self._kept[key] = self._read(key)
-            except FileNotFoundError:
-                return None if self._beside is None else self._beside.get(key)
             except (ValueError, KeyError, TypeError, OSError) as error:
-                warnings.warn(
-                    f"the stored measurement {key[:12]} in {self.url} is damaged "
-                    f"({type(error).__name__}: {error}); it will be measured again",
-                    StoreWarning,
-                    stacklevel=2,
-                )
-                return None
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                    warnings.warn(
+                        f"the stored measurement {key[:12]} in {self.url} is damaged "
+                        f"({type(error).__name__}: {error}); it will be measured again",
+                        StoreWarning,
+                        stacklevel=2,
+                    )
+                return None if self._beside is None else self._beside.get(key)
         found = self._kept[key]
         if isinstance(found, NotApplicable):
             raise found

@@ -78,6 +78,7 @@ class Tape:
         self._network = network
         self._budget = budget
         self._most = TOKENS_A_BATCH // int(prompts.length.max()) or 1
+        self._size = self._most
         self._kept: list[Played] = []
         self._holds = Sites()
 
@@ -102,18 +103,18 @@ class Tape:
             MeasurementError: A single prompt does not fit.
         """
         self._kept = []
-        if self._most == 1:
+        if self._size == 1:
             raise MeasurementError(
                 f"{self._network.name}: out of memory with a batch of a single prompt of "
                 f"{int(self.prompts.length.max())} tokens; use a smaller model or more memory"
             )
-        self._most //= 2
+        self._most = self._size // 2
         self.notes.append(f"out of memory: batches of at most {self._most} prompts")
 
     @property
     def batch(self) -> int:
-        """The most prompts a batch has."""
-        return self._most
+        """The prompts a batch had in the last run."""
+        return self._size
 
     def _bytes(self, sites: Sites, *, kept: bool = False) -> int:
         """Bytes of one prompt's activations, with what a block works with or only those kept."""
@@ -130,10 +131,11 @@ class Tape:
 
     def _batches(self, sites: Sites) -> Iterator[Ids]:
         """Rows in batches of like length, so that little is padded."""
-        most = max(1, min(self._most, self._budget // max(1, self._bytes(sites))))
+        fit = self._budget // max(1, self._bytes(sites))
+        self._size = max(1, min(self._most, fit, len(self.prompts)))
         order = np.argsort(self.prompts.length, kind="stable")
-        for start in range(0, len(order), most):
-            yield np.sort(order[start : start + most])
+        for start in range(0, len(order), self._size):
+            yield np.sort(order[start : start + self._size])
 
     def _run(self, rows: Ids, sites: Sites) -> Played:
         """The clean run, and the corrupted ones from where they first differ from it."""

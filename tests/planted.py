@@ -8,17 +8,21 @@ noise. The unembedding is tied, so that writing a token's code raises its logit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from mechtests.errors import LoadError
 from mechtests.measurement import Head
+from mechtests.models.cell import Loaded
 from mechtests.models.network import Network
 from mechtests.tasks.names import FIRST_NAMES
 from mechtests.tasks.prompts import Tokenizer
+from tests.fake_source import FakeSource
 from tests.words import Numbers, Words
 
 NOISE = 0.003
@@ -233,3 +237,38 @@ def ioi_network(
 ) -> Network:
     """The network of ``ioi_stream``."""
     return ioi_stream(mover, duplicate, inhibition).network()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(FakeSource):
+    """A model made by hand, and its untrained twin; ``jitter`` changes every weight a little."""
+
+    make: Callable[[], Stream] = field(compare=False)
+    words: Tokenizer = field(compare=False)
+    jitter: float = 0.0
+
+    def tokenizer(self) -> Tokenizer:
+        return self.words
+
+    def identity(self, checkpoint: Any, *, offline: bool) -> dict[str, str]:
+        return {"sha256": self.name}
+
+    def config(self, checkpoint: Any, *, offline: bool) -> dict[str, Any]:
+        raise LoadError(f"{self.name}: it has no configuration before it is made")
+
+    def load(self, checkpoint: Any, *, untrained_seed: int | None = None, **how: Any) -> Loaded:
+        model = self.make().model
+        if untrained_seed is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(untrained_seed)
+                model = type(model)(model.config).eval()
+        jittered(model.parameters(), self.jitter)
+        return Loaded(model, self.words, {})
+
+
+@torch.no_grad()
+def jittered(weights: Iterable[torch.Tensor], size: float) -> None:
+    """Change every weight by so much of itself: what another order of sums would do."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in weights if size else ():
+        weight.mul_(1 + size * torch.randn(weight.shape, generator=generator))

@@ -195,6 +195,25 @@ def test_out_of_memory_halves_the_batch_and_the_facts_say_so(tmp_path):
     assert any("out of memory" in note for note in found.facts["notes"])
 
 
+def test_the_batch_that_is_halved_is_the_one_that_did_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("mechtests.tape.Tape._bytes", lambda self, sites, **how: self._budget // 12)
+    sizes = []
+
+    def hungry(batch):
+        sizes.append(len(batch.prompts))
+        if len(sizes) == 1:
+            raise MemoryError
+        return {"x": np.ones(len(batch.prompts))}
+
+    need = Metric("hungry.metric", 1, hungry, {"x": Value(("prompt",), "")})(ioi)
+    source = FakeSource()
+    _, results = run(source, tmp_path, claim(x=need))
+    facts = results.measurement(need, source.cell).facts
+    assert sizes[:2] == [12, 6]
+    assert facts["batch"] == 6
+    assert facts["notes"] == ["out of memory: batches of at most 6 prompts"]
+
+
 def test_memory_that_never_suffices_is_an_error_of_that_measurement(tmp_path):
     def insatiable(batch):
         raise MemoryError

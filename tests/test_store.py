@@ -56,6 +56,14 @@ def test_a_missing_entry_is_named_and_says_what_to_do(tmp_path):
         store.require(KEY, "induction on ioi")
 
 
+def test_where_a_file_is_in_the_way_nothing_is_stored_and_the_second_store_is_read(tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("in the way")
+    assert not Store(blocked).has(KEY)
+    Store(tmp_path / "beside").put(KEY, measurement(), {})
+    assert Store(blocked, tmp_path / "beside").has(KEY)
+
+
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("damage", [b"", b"{", b"\x00" * 200])
 def test_a_damaged_entry_is_missing_with_a_warning(tmp_path, suffix, damage):
