@@ -28,7 +28,7 @@ def named(heads):
     says="Heads that copy the name they attend to are present in IOI (name mover heads).",
     task=ioi,
     components=["name-mover", "copying"],
-    gate=gates.does(ioi),
+    gate=gates.does(ioi, patched=True),
     needs={
         "copying": COPYING,
         "effects": EFFECTS,
@@ -101,7 +101,7 @@ def test_heads_that_copy_the_name_they_attend_to_are_present(measured, judge):
     says="Ablating the name movers drops IOI more than ablating random heads.",
     task=ioi,
     components=["name-mover", "ablation"],
-    gate=gates.does(ioi),
+    gate=gates.does(ioi, patched=True),
     needs={
         "copying": COPYING,
         "effects": EFFECTS,

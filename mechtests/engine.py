@@ -5,17 +5,16 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mechtests import rules
-from mechtests.errors import LoadError, MeasurementError, MechtestsError, NotApplicable
+from mechtests.errors import MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need, digest
 from mechtests.models.cell import Cell
-from mechtests.plan import Case, CellPlan, Plan, Settings, Step, place, trained
+from mechtests.plan import Case, CellPlan, Plan, Settings, Step, located, trained
 from mechtests.reporting import records
+from mechtests.results import Results, gate_shut
 from mechtests.seeds import generator, seed_of
 from mechtests.store import Store
 from mechtests.tape import Sites, Tape
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 Json = Any
 BUDGET_SHARE = 0.7
+COMPUTES = ("torch", "transformers", "transformer-lens", "numpy")
 
 
 class Meter(Protocol):
@@ -50,52 +50,6 @@ class Silent:
 
     def advance(self, amount: float) -> None:
         """Count nothing."""
-
-
-@dataclass
-class Results:
-    """Where the judging finds what was measured, or why it was not.
-
-    Attributes:
-        settings: The settings the keys are made with.
-        identities: The identity of each trained cell, by its id.
-        store: The measurements.
-        errors: Why a measurement failed, by its key.
-        cell_errors: Why a cell could not be loaded, by its id.
-        loads: How often each cell was loaded, by its id.
-    """
-
-    settings: Settings
-    identities: Mapping[str, Json]
-    store: Store
-    errors: dict[str, str] = field(default_factory=dict)
-    cell_errors: dict[str, str] = field(default_factory=dict)
-    loads: dict[str, int] = field(default_factory=dict)
-
-    def key(self, need: Need, cell: Cell) -> str:
-        """The store's key of a need of a test in a cell."""
-        return self.settings.key(need, self.identities[trained(cell).id])
-
-    def measurement(self, need: Need, cell: Cell) -> Measurement:
-        """What a need gave in a cell.
-
-        Raises:
-            LoadError: The cell could not be loaded.
-            MeasurementError: The measurement failed, or is missing.
-            NotApplicable: The task does not apply to the cell.
-        """
-        for where in (trained(cell).id, place(need, cell).id):
-            if where in self.cell_errors:
-                raise LoadError(self.cell_errors[where])
-        if trained(cell).id not in self.identities:
-            raise MeasurementError(
-                f"{need.name}: the run that is replayed has nothing on {cell.id}; it has "
-                f"{', '.join(self.identities) or 'no cell'}"
-            )
-        key = self.key(need, cell)
-        if key in self.errors:
-            raise MeasurementError(self.errors[key])
-        return self.store.require(key, f"{need.name}, {cell.id}")
 
 
 def run(plan: Plan, store: Store, *, offline: bool = False, meter: Meter | None = None) -> Results:
@@ -131,8 +85,7 @@ class _Session:
 
     def run(self) -> None:
         """Gates first; what is behind one that is not passed is not measured."""
-        cases = [case for case in self.plan.cases if case.cell == trained(self.cell)]
-        gates = {need for case in cases for need in case.gate_needs}
+        gates = {need for case in self.plan.cases for need in case.gate_needs}
         missing = self.cell_plan.missing
         stages = [
             [step for step in missing if step.need in gates],
@@ -140,7 +93,7 @@ class _Session:
         ]
         try:
             for index, stage in enumerate(stages):
-                wanted = _wanted(cases, self.results)
+                wanted = _wanted(self.plan.cases, self.cell, self.results)
                 steps = [step for step in stage if step.need in wanted]
                 later = [step for level in stages[index + 1 :] for step in level]
                 if steps:
@@ -284,6 +237,7 @@ class _Session:
         self.network = Network.from_model(loaded.model, name=self.cell.id)
         self.meter.describe(f"measuring {self.cell.id}")
         self._verify("weights", self.network.digest, self.cell_plan.steps)
+        self._compare_versions()
 
     def _tape(self, task: Task) -> Tape:
         if task.name not in self.tapes:
@@ -295,15 +249,32 @@ class _Session:
             self.tapes[task.name] = Tape(self.network, prompts, budget=max(budget, 2**26))
         return self.tapes[task.name]
 
+    def _compare_versions(self) -> None:
+        """Note where stored measurements were made with other versions of what computes."""
+        now = records.installed_versions()
+        for step in self.cell_plan.steps:
+            stored = self._stored(step)
+            made = {} if stored is None else stored.facts.get("versions", {})
+            if other := [
+                f"{p} {v} (now {now[p]})" for p, v in made.items() if p in COMPUTES and now[p] != v
+            ]:
+                self.results.notes.append(
+                    f"{self.cell.id}: some stored measurements were made with {', '.join(other)}; "
+                    "--mech-refresh makes them again"
+                )
+                return
+
+    def _stored(self, step: Step) -> Measurement | None:
+        """What is stored of a step that is not made now."""
+        try:
+            return self.store.get(step.key) if step.stored else None
+        except NotApplicable:
+            return None
+
     def _verify(self, fact: str, loaded: str, steps: Sequence[Step]) -> None:
         """Refuse to mix what is stored with what was loaded where they differ."""
         for step in steps:
-            if not step.stored:
-                continue
-            try:
-                stored = self.store.get(step.key)
-            except NotApplicable:
-                continue
+            stored = self._stored(step)
             if stored is not None and stored.facts.get(fact) != loaded:
                 raise MeasurementError(
                     f"{self.cell.id}: {step.need.name} was stored with {fact} "
@@ -328,24 +299,17 @@ def _levels(steps: Sequence[Step]) -> list[list[Step]]:
     return stages
 
 
-def _wanted(cases: Sequence[Case], results: Results) -> set[Need]:
-    """The needs of every case whose gate is not known to be shut."""
+def _wanted(cases: Sequence[Case], cell: Cell, results: Results) -> set[Need]:
+    """What is measured in a cell for the cases whose gate is not known to be shut."""
     wanted: set[Need] = set()
     for case in cases:
-        wanted.update(case.needs if not gate_shut(case, results) else case.gate_needs)
+        if case.cell.id in results.cell_errors and cell != case.cell:
+            continue
+        for need in case.gate_needs if gate_shut(case, results) else case.needs:
+            what, where = located(need, case.cell)
+            if where == cell:
+                wanted.add(what)
     return wanted
-
-
-def gate_shut(case: Case, results: Results) -> bool:
-    """Whether the gate of a case is measured and not passed: the verdict needs no more."""
-    gate = case.claim.gate
-    if gate is None or not results.store.has(results.key(gate.need, case.cell)):
-        return False
-    try:
-        found = results.measurement(gate.need, case.cell)
-    except MechtestsError:
-        return True
-    return rules.gate(found, gate.levels).state != rules.GateState.PASSED
 
 
 def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mechtests import rules
-from mechtests.engine import Results
 from mechtests.errors import MeasurementError, NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.plan import Case
+from mechtests.results import Results
 from mechtests.seeds import generator
 from mechtests.verdict import Outcome, Verdict
 

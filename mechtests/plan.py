@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from mechtests import rules
@@ -12,14 +12,13 @@ from mechtests.claim import Claim
 from mechtests.errors import MechtestsError, NotApplicable, UsageError
 from mechtests.metrics.metric import Cost, Job, Need, digest
 from mechtests.models.activations import layers_for
-from mechtests.models.cell import Cell
+from mechtests.models.cell import Cell, Checkpoint, Source
 from mechtests.models.shape import Shape
 from mechtests.store import SCHEMA, Store
 from mechtests.tasks.prompts import Task
 
 Json = Any
 
-PROFILES = ("quick", "standard", "full")
 DRAWS = {"quick": 19, "standard": 199, "full": 999}
 
 
@@ -34,6 +33,7 @@ class Settings:
         device: Where it runs; a fact beside the values, not part of their key.
         prompts: A user's own CSV file for a task, by the task's name.
         prompt_digests: SHA-256 of those files, by the task's name.
+        prompt_counts: How many prompts they have, by the task's name.
     """
 
     profile: str = "quick"
@@ -42,6 +42,7 @@ class Settings:
     device: str = "cpu"
     prompts: Mapping[str, str] = field(default_factory=dict)
     prompt_digests: Mapping[str, str] = field(default_factory=dict)
+    prompt_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def draws(self) -> int:
@@ -49,8 +50,8 @@ class Settings:
         return DRAWS[self.profile]
 
     def prompts_of(self, task: Task) -> int:
-        """How many prompts the profile takes of a task."""
-        return task.sizes[self.profile]
+        """How many prompts there are of a task: those of the profile, or of the user's file."""
+        return self.prompt_counts.get(task.name, task.sizes[self.profile])
 
     def request(self, need: Need, identity: Json) -> Mapping[str, Json]:
         """Everything that decides the values of a measurement, as JSON."""
@@ -170,19 +171,30 @@ class Plan:
         """The measurements that are not stored."""
         return tuple(step for step in self.steps if not step.stored)
 
-    def key(self, need: Need, cell: Cell) -> str:
-        """The store's key of a need of a test in a cell."""
-        return self.settings.key(need, self.identities[trained(cell).id])
-
 
 def trained(cell: Cell) -> Cell:
     """The cell itself, or the one an untrained cell has its configuration from."""
     return replace(cell, variant="trained")
 
 
-def place(need: Need, cell: Cell) -> Cell:
-    """The cell a need of a test in ``cell`` is measured in."""
-    return cell if need.cell == "here" else replace(cell, variant="untrained")
+@lru_cache(maxsize=256)  # a source is asked again for every need of every test
+def step_zero(source: Source) -> Checkpoint | None:
+    """The checkpoint of a model before any training, where it has one."""
+    return next((c for c in source.checkpoints(offline=True) if c.step == 0), None)
+
+
+def located(need: Need, cell: Cell) -> tuple[Need, Cell]:
+    """What is measured for a need of a test in ``cell``, and in which cell.
+
+    The untrained cell is step 0 of the same model, or else the same configuration freshly
+    initialised (claims.md, Seeds).
+    """
+    if need.cell == "here":
+        return need, cell
+    first = step_zero(cell.source)
+    if first is None:
+        return need, replace(cell, variant="untrained")
+    return need.here(), replace(cell, checkpoint=first)
 
 
 def build(
@@ -202,21 +214,42 @@ def build(
         store: What is measured already.
         offline: Whether the network may not be asked.
         refresh: Whether what is stored is measured again.
-        identities: Identities that are known already (of a run that is replayed).
+        identities: Identities that are known already.
     """
     check(cases)
     known: dict[str, Json] = dict(identities or {})
     errors: dict[str, MechtestsError] = {}
-    plans: list[CellPlan] = []
-    for cell in dict.fromkeys(case.cell for case in cases):
+    wanted: dict[Cell, dict[Need, None]] = {}
+    controls = set()
+    for case in cases:
+        identity = _identity(case.cell, known, errors, offline)
+        if identity is None:
+            continue
+        shut = not refresh and _gate_shut(case, settings, store, identity)
+        for need in case.gate_needs if shut else case.needs:
+            what, cell = located(need, case.cell)
+            wanted.setdefault(cell, {})[what] = None
+            if cell != case.cell:
+                controls.add(cell)
+    cells = [
+        _of_cell(cell, wanted[cell], settings, store, identity, offline, refresh)
+        for cell in sorted(wanted, key=lambda cell: cell in controls)
+        if (identity := _identity(cell, known, errors, offline)) is not None
+    ]
+    return Plan(settings, tuple(cases), tuple(cells), known, errors)
+
+
+def _identity(
+    cell: Cell, known: dict[str, Json], errors: dict[str, MechtestsError], offline: bool
+) -> Json | None:
+    """The identity of a cell's weights, asked for once; None where it cannot be had."""
+    base = trained(cell)
+    if base.id not in known and base.id not in errors:
         try:
-            if cell.id not in known:
-                known[cell.id] = cell.source.identity(cell.checkpoint, offline=offline)
-            mine = [case for case in cases if case.cell == cell]
-            plans += _of_cell(mine, cell, settings, store, known[cell.id], offline, refresh)
+            known[base.id] = base.source.identity(base.checkpoint, offline=offline)
         except MechtestsError as error:
-            errors[cell.id] = error
-    return Plan(settings, tuple(cases), tuple(plans), known, errors)
+            errors[base.id] = error
+    return known.get(base.id)
 
 
 def check(cases: Sequence[Case]) -> None:
@@ -236,31 +269,24 @@ def check(cases: Sequence[Case]) -> None:
 
 
 def _of_cell(
-    cases: Sequence[Case],
     cell: Cell,
+    needs: Iterable[Need],
     settings: Settings,
     store: Store,
     identity: Json,
     offline: bool,
     refresh: bool,
-) -> Iterable[CellPlan]:
-    """One plan for the cell and, where a control wants it, one for its untrained twin."""
-    gates = [need for case in cases for need in case.gate_needs]
-    shown = [case for case in cases if refresh or not _gate_shut(case, settings, store, identity)]
-    needs = [need for case in shown for need in case.needs]
+) -> CellPlan:
+    """What one loading of a cell is for."""
     shape = _shape(cell, offline)
-    for where in ("here", "untrained"):
-        steps = []
-        for need in dict.fromkeys([*gates, *needs]):
-            if need.cell == where:
-                key = settings.key(need, identity)
-                job = _job(need, settings, shape)
-                cost = need.metric.cost(job)
-                stored = store.has(key) and not refresh
-                flops = _flops(cost, need, shape)
-                steps.append(Step(need, place(need, cell), key, job.prompts, cost, flops, stored))
-        if steps:
-            yield _with_shared_passes(tuple(steps), shape, settings, offline)
+    steps = []
+    for need in needs:
+        key = settings.key(need, identity)
+        job = _job(need, settings, shape)
+        cost = need.metric.cost(job)
+        stored = store.has(key) and not refresh
+        steps.append(Step(need, cell, key, job.prompts, cost, _flops(cost, need, shape), stored))
+    return _with_shared_passes(tuple(steps), shape, settings, offline)
 
 
 def _gate_shut(case: Case, settings: Settings, store: Store, identity: Json) -> bool:

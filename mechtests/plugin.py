@@ -100,6 +100,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--mech-report",
         action="append",
+        type=_report,
         metavar="PATH",
         help=("also write the records to PATH.jsonl or PATH.json"),
     )
@@ -111,6 +112,12 @@ def _fail_on(given: str) -> list[str]:
     if unknown := [word for word in words if word not in FAIL_ON]:
         raise argparse.ArgumentTypeError(f"knows {', '.join(FAIL_ON)}, got {', '.join(unknown)}")
     return words
+
+
+def _report(given: str) -> str:
+    if Path(given).suffix not in (".jsonl", ".json"):
+        raise argparse.ArgumentTypeError(f"writes PATH.jsonl or PATH.json, got {given}")
+    return given
 
 
 @pytest.hookimpl(wrapper=True)
@@ -155,8 +162,6 @@ def _session(config: pytest.Config) -> Session:
     if SESSION not in config.stash:
         try:
             session = Session(config)
-            if config.option.mech_model:
-                session.cells("cell")
         except MechtestsError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[SESSION] = session

@@ -12,11 +12,11 @@ import pytest
 
 from mechtests import judging
 from mechtests.errors import MechtestsError
-from mechtests.plan import Case, place
+from mechtests.plan import Case, located
 from mechtests.reporting import records, terminal, wording
 from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
-from mechtests.session import CASE, PASSED, SESSION, VERDICT, Session
+from mechtests.session import CASE, ENDED, PASSED, SESSION, VERDICT, Session
 from mechtests.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     verdict = item.stash.get(VERDICT, None)
     if report.when == "teardown" and (not report.failed or verdict is not None):
         return
-    if verdict is None:
+    raised = report.failed and ENDED not in item.stash  # after a judgement that let it go on
+    if verdict is None or raised:
         if report.passed:
             return
         verdict = Verdict(Outcome.ERROR, _sentence(report))
@@ -103,7 +104,7 @@ def _facts(case: Case, session: Session) -> tuple[str | None, dict[str, Json]]:
             found = results.measurement(need, case.cell).facts
         except MechtestsError:
             continue
-        if place(need, case.cell) == case.cell:
+        if located(need, case.cell)[1] == case.cell:
             weights = found.get("weights", weights)
         facts[name] = {k: found[k] for k in ("prompts", "batch", "notes", "bos") if k in found}
     return weights, facts
@@ -113,7 +114,7 @@ def _reproduce(session: Session, item: pytest.Item) -> str:
     """The command that reaches this verdict again."""
     option = session.config.option
     case = item.stash[CASE]
-    words = ["pytest", item.nodeid, f"--model={session.asked_as(case.cell.model)}"]
+    words = ["pytest", item.nodeid, f"--model={session.selection.asked_as(case.cell.model)}"]
     if case.cell.checkpoint is not None and option.mech_checkpoints:
         words += [f"--checkpoints={case.cell.checkpoint.label}"]
     for name, default in (("profile", "quick"), ("seed", 0), ("dtype", "float32")):

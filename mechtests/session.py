@@ -20,20 +20,20 @@ from mechtests import engine, judging, plan
 from mechtests.claim import Claim, Declaration
 from mechtests.errors import MechtestsError, UsageError
 from mechtests.measurement import HALVES
-from mechtests.models import sources
-from mechtests.models.cell import FINAL, Cell, Checkpoint, select
 from mechtests.plan import Case, Plan, Settings
 from mechtests.reporting import records
 from mechtests.reporting.record import Record
+from mechtests.results import Results
+from mechtests.selection import Selection
 from mechtests.store import Store, StoreWarning, default_folder
 from mechtests.tasks import csv_prompts
 from mechtests.verdict import Outcome, Verdict
 
 Json = Any
-DEFAULT_MODEL = "smollm2-135m"
 CASE = pytest.StashKey[Case]()
 VERDICT = pytest.StashKey[Verdict]()
 PASSED = pytest.StashKey[bool]()
+ENDED = pytest.StashKey[bool]()
 SESSION = pytest.StashKey["Session"]()
 
 
@@ -52,13 +52,19 @@ class Session:
         self.replayed = self._replayed()
         self.settings = self._settings()
         self.store = self._store()
-        self.results: engine.Results | None = None
+        self.results: Results | None = None
         self.plan: Plan | None = None
         self.journal: records.Journal | None = None
         self.records: list[Record] = []
         self.rate = 0.0
-        self._cells: dict[str, tuple[Cell, ...]] = {}
-        self._asked: dict[str, str] = {}
+        told = self.worker
+        self.selection = Selection(
+            option.mech_model or (),
+            option.mech_checkpoints,
+            offline=self.offline,
+            replayed=None if self.replayed is None else self.replayed["models"],
+            told=None if told is None else told["models"],
+        )
 
     @property
     def worker(self) -> Mapping[str, Json] | None:
@@ -97,53 +103,16 @@ class Session:
             dtype=option.mech_dtype,
             device=option.mech_device,
             prompts=dict(files),
-            prompt_digests={task: csv_prompts.file_identity(Path(path)) for task, path in files},
+            prompt_digests={task: csv_prompts.file_identity(path) for task, path in files},
+            prompt_counts={task: csv_prompts.count(path) for task, path in files},
         )
-
-    def cells(self, over: str) -> tuple[Cell, ...]:
-        """The cells claims of a kind are judged in, resolved once and without a download.
-
-        Raises:
-            UsageError: A model or a checkpoint does not exist.
-        """
-        if over != "cell":
-            raise UsageError(
-                f"claims over {over} cannot be judged by this version, only claims over cells; "
-                "leave the claim out with --mech-claims or -k"
-            )
-        if over not in self._cells:
-            names = sources.parse_models(self.config.option.mech_model or [DEFAULT_MODEL])
-            self._cells[over] = tuple(cell for name in names for cell in self._of_model(name))
-        return self._cells[over]
-
-    def asked_as(self, model: str) -> str:
-        """What the user wrote to name a model: its path, where it is a folder or file."""
-        return self._asked.get(model, model)
-
-    def _of_model(self, name: str) -> Iterator[Cell]:
-        source = sources.resolve(name, cache=default_folder())
-        if self._asked.setdefault(source.name, name) != name:
-            raise UsageError(
-                f"--model {name} and {self._asked[source.name]} are both called {source.name}; "
-                "judge them in two runs, or rename one folder"
-            )
-        spec = self.config.option.mech_checkpoints
-        told = self.worker
-        if told is not None:
-            chosen = [Checkpoint(**each) if each else None for each in told["cells"][source.name]]
-        elif self.replayed is not None:
-            chosen = _checkpoints(self.replayed, source.name)
-        else:
-            asks = spec not in (None, FINAL)  # the final weights need no list from the network
-            known = source.checkpoints(offline=self.offline or not asks)
-            chosen = list(select(known, spec, "cell"))
-        for checkpoint in chosen:
-            yield Cell(source.name, checkpoint, source)
 
     def cases(self, declaration: Declaration) -> list[Case]:
         """The tests a declared claim becomes: its tasks, each in every cell."""
         return [
-            Case(claim, cell) for claim in declaration.claims for cell in self.cells(claim.over)
+            Case(claim, cell)
+            for claim in declaration.claims
+            for cell in self.selection.cells(claim.over)
         ]
 
     def selected(self, claim: Claim) -> bool:
@@ -183,18 +152,19 @@ class Session:
                 "settings": asdict(self.settings),
                 "store": self.store.url,
                 "replays": None if self.replayed is None else self.replayed["run"],
-                "cells": self._told_cells(),
+                "models": self.selection.told(),
             },
             warn=self.notes.append,
         )
         if self.replayed is not None:
-            self.results = engine.Results(self.settings, self.replayed["identities"], self.store)
+            self.results = Results(self.settings, self.replayed["identities"], self.store)
         else:
             started = time.monotonic()
             with self._telling():
                 made = self.make_plan(items)
                 with meter_for(made) as meter:
                     self.results = engine.run(made, self.store, offline=self.offline, meter=meter)
+            self.notes += self.results.notes
             self.rate = meter.done / max(time.monotonic() - started, 1e-3)
         self.journal.update(
             identities=dict(self.results.identities), loads=dict(self.results.loads)
@@ -211,7 +181,9 @@ class Session:
             for case in self.plan.cases
             for need in case.needs
         }
-        decided = sum(0 < (r.verdict.needed or 0) <= enough.get(r.claim.task or "", 0) for r in open_)
+        decided = sum(
+            0 < (r.verdict.needed or 0) <= enough.get(r.claim.task or "", 0) for r in open_
+        )
         names = {(r.claim.id, r.cell.id) for r in open_}
         cases = [c for c in self.plan.cases if (c.claim.id, c.cell.id) in names]
         more = plan.build(
@@ -235,18 +207,9 @@ class Session:
             finally:
                 self.notes += dict.fromkeys(str(warning.message) for warning in caught)
 
-    def _told_cells(self) -> dict[str, list[Json]]:
-        """The checkpoints of each model, as JSON for workers and replays."""
-        told: dict[str, list[Json]] = {}
-        for cell in self.cells("cell"):
-            told.setdefault(cell.model, []).append(
-                None if cell.checkpoint is None else asdict(cell.checkpoint)
-            )
-        return told
-
     def tell_worker(self) -> dict[str, Json]:
         """What an xdist worker must know before it collects; the rest is in the file named."""
-        return {"cells": self._told_cells(), "state": str(self.state)}
+        return {"models": self.selection.told(), "state": str(self.state)}
 
     @cached_property
     def state(self) -> Path:
@@ -269,7 +232,7 @@ class Session:
         }
         self.state.write_text(json.dumps(state))
 
-    def judged_from(self) -> engine.Results:
+    def judged_from(self) -> Results:
         """The results this process judges from; a worker reads them when its first test runs."""
         if self.results is None:
             told = self.worker
@@ -278,7 +241,7 @@ class Session:
             state = json.loads(Path(told["state"]).read_text())
             store = Store(*state.pop("stores"))
             state["settings"] = Settings(**state["settings"])
-            self.results = engine.Results(store=store, **state)
+            self.results = Results(store=store, **state)
         return self.results
 
 
@@ -307,10 +270,13 @@ class Judge:
         __tracebackhide__ = True
         self._node.stash[VERDICT] = verdict
         reason = judging.expectation(self.case)
+        if verdict.outcome is Outcome.HOLDS and not (reason and "changed" in self._fail_on):
+            return
+        self._node.stash[ENDED] = True
         if reason and verdict.outcome is Outcome.REFUTED:
             pytest.xfail(f"expected: {reason}: {verdict.sentence}")
         if verdict.outcome is Outcome.HOLDS:
-            return
+            pytest.fail(f"changed: a refutation was expected ({reason}), {verdict}", pytrace=False)
         if verdict.outcome.value in self._fail_on:
             pytest.fail(str(verdict), pytrace=False)
         pytest.skip(str(verdict))
@@ -331,16 +297,6 @@ class Judge:
 def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
     """The cases of the tests that judge claims."""
     return [item.stash[CASE] for item in items if CASE in item.stash]
-
-
-def _checkpoints(header: Mapping[str, Json], model: str) -> list[Checkpoint | None]:
-    cells = header.get("cells", {})
-    if model not in cells:
-        raise UsageError(
-            f"--mech-replay: that run has no model {model!r}, it has {', '.join(cells) or 'none'}; "
-            "name one of them with --model"
-        )
-    return [Checkpoint(**each) if each else None for each in cells[model]]
 
 
 def _pair(option: str, given: str) -> tuple[str, str]:

@@ -25,17 +25,25 @@ class FakeSource:
     loads: list[str] = field(default_factory=list, compare=False, hash=False)
     model: Any = field(default=None, compare=False, hash=False)
     kind: str = "folder"
+    steps: tuple[Checkpoint, ...] = ()
 
     def tokenizer(self) -> Words:
         return Words() if self.names is None else Words(names=self.names)
 
     def checkpoints(self, *, offline: bool) -> tuple[Checkpoint, ...]:
-        return ()
+        return self.steps
+
+    def at(self, checkpoint: Checkpoint) -> Cell:
+        return Cell(self.name, checkpoint, self)  # type: ignore[arg-type]
 
     def identity(self, checkpoint: Any, *, offline: bool) -> Mapping[str, str]:
         if self.broken == "identity":
             raise LoadError(f"{self.name}: not cached, and the network may not be asked")
-        return {"sha256": hashlib.sha256(f"{self.architecture}{self.seed}".encode()).hexdigest()}
+        return {
+            "sha256": hashlib.sha256(
+                f"{self.architecture}{self.seed}{checkpoint}".encode()
+            ).hexdigest()
+        }
 
     def config(self, checkpoint: Any, *, offline: bool) -> dict[str, Any]:
         return dict(self._model(0).config.to_dict())
@@ -53,7 +61,8 @@ class FakeSource:
         self.loads.append("untrained" if untrained_seed is not None else "trained")
         if self.broken == "load":
             raise LoadError(f"{self.name}: model.safetensors is truncated; delete it")
-        model = self._model(self.seed if untrained_seed is None else 1000)
+        step = 0 if checkpoint is None else checkpoint.step
+        model = self._model(self.seed + step if untrained_seed is None else 1000)
         if self.broken == "nan":
             model.model.norm.weight.data[:] = float("nan")
         return Loaded(self.model or model, self.tokenizer(), {"bos": "none"})

@@ -19,6 +19,7 @@ from mechtests.models.cell import Cell
 from mechtests.models.network import Network
 from mechtests.plan import Case, Settings
 from mechtests.reporting import records
+from mechtests.results import Results
 from mechtests.store import Store
 from mechtests.tape import Sites, Tape
 from mechtests.tasks.prompts import Prompts, Task, Tokenizer
@@ -65,7 +66,7 @@ def judged(
     return [verdict_of(case, results) for case in cases]
 
 
-def verdict_of(case: Case, results: engine.Results) -> Verdict:
+def verdict_of(case: Case, results: Results) -> Verdict:
     ready = judging.prepare(case, results)
     if isinstance(ready, Verdict):
         return ready

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,9 @@ from mechtests.claim import Claim
 from mechtests.errors import LoadError, MeasurementError, NotApplicable
 from mechtests.metrics import ablation, attention, behaviour, copying, effects, gates
 from mechtests.metrics.metric import Metric, Value
+from mechtests.models.cell import Checkpoint
 from mechtests.plan import Case, Settings
+from mechtests.reporting import records
 from mechtests.store import Store
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.repeated_tokens import repeated_tokens
@@ -261,3 +265,31 @@ def test_the_key_depends_on_profile_seed_precision_and_weights(tmp_path):
     keys.add(Settings().key(BEHAVIOUR, identity))
     assert len(keys) == len(settings) + 2
     assert Settings().key(EFFECTS, identity) == Settings(device="cuda").key(EFFECTS, identity)
+
+
+def test_the_untrained_twin_of_a_model_with_a_step_0_is_its_step_0(tmp_path):
+    first, last = Checkpoint("step0", 0, 0), Checkpoint("step10", 10, 20)
+    source = FakeSource(steps=(first, last))
+    cell = replace(source.cell, checkpoint=last)
+    here, there = (attention.head_scores(repeated_tokens, cell=c) for c in ("here", "untrained"))
+    store = Store(tmp_path)
+    made = plan.build([Case(claim(here=here, there=there), cell)], Settings(), store)
+    assert [each.cell.id for each in made.cells] == ["tiny-llama:step10", "tiny-llama:step0"]
+    results = engine.run(made, store)
+    assert source.loads == ["trained", "trained"]
+    one, two = (results.measurement(need, cell) for need in (here, there))
+    assert (one.facts["cell"], two.facts["cell"]) == ("tiny-llama:step10", "tiny-llama:step0")
+    assert one.facts["weights"] != two.facts["weights"]
+    judged_too = plan.build([Case(claim(here=here), source.at(first))], Settings(), store)
+    assert judged_too.missing == ()  # it is the measurement of step 0 itself
+
+
+def test_measurements_of_other_library_versions_are_said(tmp_path, monkeypatch):
+    source = FakeSource()
+    run(source, tmp_path, claim(b=BEHAVIOUR))
+    now = {**records.installed_versions(), "torch": "9.9.9"}
+    monkeypatch.setattr(records, "installed_versions", lambda: now)
+    _, results = run(source, tmp_path, claim(b=BEHAVIOUR, e=EFFECTS))
+    assert len(results.notes) == 1
+    assert "(now 9.9.9)" in results.notes[0]
+    assert "--mech-refresh" in results.notes[0]

@@ -134,6 +134,15 @@ def test_the_absent_name_is_absent_from_the_prompt() -> None:
     assert set(made.tokens["absent"].tolist()) <= names
 
 
+def test_sixty_prompts_have_half_of_the_templates_a_pair_of_each_in_each_half() -> None:
+    made = prompts(60)
+    assert len(set(made.template.tolist())) == 15
+    assert len(set((made.template % 15).tolist())) == 15  # every sentence, in one order or another
+    assert sorted(np.bincount(made.template // 15).tolist()) == [28, 32]
+    for template in set(made.template.tolist()):
+        assert sorted(made.half[made.template == template].tolist()) == [0, 0, 1, 1]
+
+
 def test_a_hundred_and_twenty_prompts_give_every_template_a_pair_in_each_half() -> None:
     made = prompts(120)
     for template in range(TEMPLATES):

@@ -119,8 +119,9 @@ def test_each_verdict_has_its_category_its_word_and_its_record(project, model):
     assert f"--model={model}" in refuted["reproduce"]
 
 
+@pytest.mark.parametrize("which", [[], ["--model=tiny-neox"]])
 def test_a_second_run_and_a_replay_reach_the_same_verdicts_without_the_model(
-    cold, tmp_path_factory
+    cold, tmp_path_factory, which
 ):
     here = save(tmp_path_factory.mktemp("gone") / "tiny-neox")
     run(cold, f"--model={here}")
@@ -134,9 +135,7 @@ def test_a_second_run_and_a_replay_reach_the_same_verdicts_without_the_model(
         "    heavy = {'torch', 'transformers', 'transformer_lens'} & set(sys.modules)\n"
         "    print('HEAVY', sorted(heavy))\n"
     )
-    here.mkdir()
-    (here / "config.json").write_text("{}")  # the name still resolves; nothing can be loaded
-    replayed = run(cold, f"--model={here}", "--mech-replay", "-s")
+    replayed = run(cold, *which, "--mech-replay", "-s")
     assert replayed.ret == 1
     assert "HEAVY []" in replayed.text
     for name, record in records(cold).items():
@@ -452,3 +451,36 @@ def test_junit_has_the_verdicts(project, model, tmp_path):
     assert 'failures="1"' in text
     assert 'skipped="2"' in text
     assert "claimed above 1000" in text
+
+
+def test_a_report_in_a_format_that_is_not_written_is_refused(project, model):
+    result = run(project, f"--model={model}", "--mech-report=report.html")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert ".jsonl" in result.text
+
+
+def test_a_test_that_raises_after_it_judged_is_an_error(project, model):
+    project.makepyfile(test_mine=CLAIMS.replace('what="score"))', 'what="score")); 1 / 0'))
+    result = run(project, f"--model={model}", "-k", "holds")
+    assert result.ret == 1
+    assert outcomes(project) == {"mine.holds": "error"}
+    assert "ZeroDivisionError" in records(project)["mine.holds"]["sentence"]
+
+
+def test_what_the_paper_expects_is_xfailed_and_what_it_did_not_expect_is_changed(project, model):
+    expected = 'exceptions={"tiny-*": "the paper says so"}, says='
+    project.makepyfile(test_mine=CLAIMS.replace("says=", expected))
+    result = run(project, f"--model={model}", "-k", "holds or refuted")
+    result.assert_outcomes(xfailed=1, failed=1)
+    assert "changed: a refutation was expected" in result.text
+    assert outcomes(project) == {"mine.holds": "holds", "mine.refuted": "refuted"}
+    run(project, f"--model={model}", "-k", "holds", "--mech-fail-on=refuted").assert_outcomes(
+        passed=1
+    )
+
+
+def test_claims_that_cannot_be_judged_yet_are_refused_in_a_sentence(project, model):
+    project.makepyfile(test_mine=CLAIMS.replace('"mine.holds",', '"mine.holds", over="training",'))
+    result = run(project, f"--model={model}")
+    assert "claims over training cannot be judged by this version" in result.text
+    assert result.ret != 0

@@ -57,9 +57,13 @@ def _answers(batch: Batch) -> Mapping[str, Tensor]:
     best = _chosen(logits, right, float("-inf")).amax(-1)
     probabilities = logits.softmax(-1)
     mass = [_chosen(probabilities, ids, 0.0).sum(-1) for ids in (right, wrong)]
+    clean, corrupted = (
+        logit_difference(network, run.final, prompts) for run in (batch.clean, batch.corrupted)
+    )
     return {
-        "logit_difference": logit_difference(network, batch.clean.final, prompts),
-        "corrupted_logit_difference": logit_difference(network, batch.corrupted.final, prompts),
+        "logit_difference": clean,
+        "corrupted_logit_difference": corrupted,
+        "clean_minus_corrupted": clean - corrupted,
         "correct": (best > _chosen(logits, wrong, float("-inf")).amax(-1)).float(),
         "probability_difference": mass[0] - mass[1],
         "rank": 1.0 + (logits > best[:, None]).sum(-1),
@@ -73,11 +77,12 @@ def _chosen(values: Tensor, ids: Tensor, padding: float) -> Tensor:
 
 answers = Metric(
     name="behaviour.answers",
-    version=1,
+    version=2,
     compute=_answers,
     values={
         "logit_difference": Value(("prompt",), "logits"),
         "corrupted_logit_difference": Value(("prompt",), "logits"),
+        "clean_minus_corrupted": Value(("prompt",), "logits"),
         "correct": Value(("prompt",), "share"),
         "probability_difference": Value(("prompt",), "probability"),
         "rank": Value(("prompt",), "rank"),
@@ -90,7 +95,8 @@ answers = Metric(
 
 ``logit_difference``: mean logit of the right answers minus that of the wrong ones (for one
 right and one wrong answer, their difference); ``corrupted_logit_difference``: the same on the
-corrupted prompts, with the clean prompts' answers. ``correct``: 1 where the highest right answer
+corrupted prompts, with the clean prompts' answers; ``clean_minus_corrupted``: the first minus the
+second, what patching has to move. ``correct``: 1 where the highest right answer
 is above the highest wrong one. ``probability_difference``: probability mass of the right answers
 minus that of the wrong ones, of the whole softmax. ``rank``: of the highest right answer among
 the whole vocabulary, 1 for the model's first guess.

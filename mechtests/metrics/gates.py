@@ -27,13 +27,20 @@ class BehaviourGate:
     levels: Mapping[str, float]
 
 
-def does(task: Task) -> BehaviourGate:
+def does(task: Task, *, patched: bool = False) -> BehaviourGate:
     """That the model does a task, by the task's own levels.
+
+    Args:
+        task: The task.
+        patched: Whether the claim patches activations of corrupted prompts: then the logit
+            difference must also be larger on the clean prompts, or there is nothing to move.
 
     Raises:
         UsageError: The task has no right answers, and so no level.
     """
-    return BehaviourGate(behaviour.answers(task), _levels(task))
+    levels = _levels(task)
+    moved = {"clean_minus_corrupted": 0.0} if patched else {}
+    return BehaviourGate(behaviour.answers(task), {**levels, **moved})
 
 
 def decided(answers: Measurement, task: Task) -> Verdict:

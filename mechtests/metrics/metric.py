@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mechtests.errors import UsageError
@@ -193,6 +193,11 @@ class Need:
         """The metric, the task and where, for people."""
         where = "" if self.cell == "here" else f" ({self.cell})"
         return f"{self.metric.name} on {self.task.name}{where}"
+
+    def here(self) -> Need:
+        """The same measurement in the cell itself, with all it starts from."""
+        inputs = tuple((name, need.here()) for name, need in self.inputs)
+        return replace(self, cell="here", inputs=inputs)
 
     def everything(self) -> Sequence[Need]:
         """This need after all it starts from, inputs first."""

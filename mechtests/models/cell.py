@@ -58,6 +58,10 @@ class Loaded:
 class Source(Protocol):
     """Where the checkpoints of one model come from."""
 
+    def __hash__(self) -> int:
+        """Sources are values: equal ones are one source."""
+        ...
+
     @property
     def name(self) -> str:
         """The short name people know the model by."""

@@ -41,8 +41,13 @@ def file_identity(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def read(task: Task, path: str | Path, tokenizer: Tokenizer, n: int | None = None) -> Prompts:
-    """The prompts of a file in place of the task's: the first n rows, or all.
+def count(path: str | Path) -> int:
+    """How many prompts a file has."""
+    return len(_rows(Path(path)))
+
+
+def read(task: Task, path: str | Path, tokenizer: Tokenizer) -> Prompts:
+    """The prompts of a file in place of the task's.
 
     Raises:
         UsageError: The task has no answers, so that a file cannot give its prompts; the file
@@ -52,7 +57,7 @@ def read(task: Task, path: str | Path, tokenizer: Tokenizer, n: int | None = Non
     path = Path(path)
     if task.levels is None or task.corruption is None:
         raise UsageError(f"{path}: the task {task.name!r} makes its own prompts; it reads no file")
-    rows = _rows(path)[:n]
+    rows = _rows(path)
     start = [] if tokenizer.bos is None else [tokenizer.bos]
 
     def encoded(column: str) -> list[list[int]]:

@@ -86,7 +86,7 @@ def pairs(names: list[str], generator: np.random.Generator) -> Iterator[Row]:
     seen: set[tuple[int, frozenset[str]]] = set()
     cluster = 0
     while True:
-        template = cluster % TEMPLATES
+        template = template_of(cluster)
         a, b, z, x, y = (names[i] for i in generator.choice(len(names), size=5, replace=False))
         place, thing = generator.choice(PLACES), generator.choice(OBJECTS)
         if (template, frozenset((a, b))) in seen:
@@ -100,9 +100,21 @@ def pairs(names: list[str], generator: np.random.Generator) -> Iterator[Row]:
         cluster += 1
 
 
-def halves(cluster: Ids, template: Ids) -> Ids:
-    """The half of each prompt: clusters of one template alternate, templates begin in turn."""
-    return (cluster // TEMPLATES + template) % 2
+def template_of(cluster: int) -> int:
+    """The template of a cluster: every sentence twice in one order of names, then in the other.
+
+    So that few prompts already have each of their templates in both halves.
+    """
+    turn, sentence = divmod(cluster, len(SENTENCES))
+    order = (sentence + turn // 2) % len(ORDERS)
+    return order * len(SENTENCES) + sentence
+
+
+def halves(cluster: Ids) -> Ids:
+    """The half of each prompt: clusters of one template alternate, sentences begin in turn."""
+    turn, sentence = np.divmod(cluster, len(SENTENCES))
+    half: Ids = (turn + sentence) % 2
+    return half
 
 
 def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Prompts:
@@ -134,7 +146,7 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
         length=np.array([len(ids) for ids in clean]),
         cluster=cluster,
         template=template,
-        half=halves(cluster, template),
+        half=halves(cluster),
         texts=tuple(row.text(CLEAN) for row in rows),
         corrupted={
             name: _aligned(tokenizer, name, clean, encoded(roles))
@@ -204,7 +216,7 @@ def _absent(tokenizer: Tokenizer, prompts: Prompts) -> dict[str, Ids]:
 
 ioi = Task(
     name="ioi",
-    version=1,
+    version=2,
     generate=generate,
     sizes={"quick": 60, "standard": 400, "full": 1200},
     longest=24,

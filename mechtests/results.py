@@ -1,0 +1,81 @@
+"""What was measured, as the judging finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mechtests import rules
+from mechtests.errors import LoadError, MeasurementError, MechtestsError
+from mechtests.measurement import Measurement
+from mechtests.metrics.metric import Need
+from mechtests.models.cell import Cell
+from mechtests.plan import Case, Settings, located, trained
+from mechtests.store import Store
+
+Json = Any
+
+
+@dataclass
+class Results:
+    """Where the judging finds what was measured, or why it was not.
+
+    Attributes:
+        settings: The settings the keys are made with.
+        identities: The identity of each trained cell, by its id.
+        store: The measurements.
+        errors: Why a measurement failed, by its key.
+        cell_errors: Why a cell could not be loaded, by its id.
+        loads: How often each cell was loaded, by its id.
+        notes: What the user should know of the measuring.
+    """
+
+    settings: Settings
+    identities: Mapping[str, Json]
+    store: Store
+    errors: dict[str, str] = field(default_factory=dict)
+    cell_errors: dict[str, str] = field(default_factory=dict)
+    loads: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def key(self, need: Need, cell: Cell) -> str:
+        """The store's key of a need of a test in a cell."""
+        what, where = located(need, cell)
+        return self.settings.key(what, self.identities[trained(where).id])
+
+    def measurement(self, need: Need, cell: Cell) -> Measurement:
+        """What a need gave for a test in a cell.
+
+        Raises:
+            LoadError: The cell could not be loaded.
+            MeasurementError: The measurement failed, or is missing.
+            NotApplicable: The task does not apply to the cell.
+        """
+        _, where = located(need, cell)
+        for each in (cell.id, trained(where).id, where.id):
+            if each in self.cell_errors:
+                raise LoadError(self.cell_errors[each])
+        if trained(where).id not in self.identities:
+            raise MeasurementError(
+                f"{need.name}: the run that is replayed has nothing on {where.id}; it has "
+                f"{', '.join(self.identities) or 'no cell'}"
+            )
+        key = self.key(need, cell)
+        if key in self.errors:
+            raise MeasurementError(self.errors[key])
+        return self.store.require(key, f"{need.name}, {cell.id}")
+
+
+def gate_shut(case: Case, results: Results) -> bool:
+    """Whether the gate of a case is measured and not passed: the verdict needs no more."""
+    gate = case.claim.gate
+    if gate is None or case.cell.id not in results.identities:
+        return False
+    if not results.store.has(results.key(gate.need, case.cell)):
+        return False
+    try:
+        found = results.measurement(gate.need, case.cell)
+    except MechtestsError:
+        return True
+    return rules.gate(found, gate.levels).state != rules.GateState.PASSED
