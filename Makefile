@@ -24,7 +24,7 @@ claims: $(READY)  ## judge the shipped claims on the default model; verdicts are
 	$(BIN)/pytest assertions --mech-fail-on error $(ARGS)
 
 test: $(READY)  ## the project's own tests
-	$(BIN)/pytest tests --quiet $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests --quiet --numprocesses 2 --dist worksteal $(ARGS)
 
 check: lint types layers test  ## all that must pass before a commit
 

@@ -83,7 +83,7 @@ def _proportion(found: Summary, margin: float, side: Side, level: float) -> _Rea
     trials = statistics.effective_trials(found)
     successes = share * trials
     guess = (successes + 1) / (trials + 2)
-    spread = found.spread or math.sqrt(guess * (1 - guess))
+    spread = math.sqrt(guess * (1 - guess) * found.clusters / trials)  # as the interval's
     clusters = statistics.clusters_needed(abs(share - margin), spread, level, POWER)
     return _Reading(
         statistics.proportion_interval(successes, trials, level),

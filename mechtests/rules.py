@@ -182,6 +182,10 @@ def value_control(name: str, verdict: Verdict, *, decides: bool = True) -> Contr
     )
 
 
+def _held(part: Verdict) -> bool:
+    return part.outcome is Outcome.HOLDS
+
+
 class GateState(StrEnum):
     """Whether a behaviour is there."""
 
@@ -207,8 +211,14 @@ class Gate:
 
     @property
     def sentence(self) -> str:
-        """The values, their intervals and their levels."""
-        return self.verdict.sentence
+        """The values that decide, or leave open, with their intervals and levels."""
+        failed = self.state is GateState.FAILED
+        passed = self.state is GateState.PASSED
+        return "; ".join(
+            part.sentence
+            for part in self.verdict.parts
+            if passed or (part.outcome is Outcome.REFUTED if failed else not _held(part))
+        )
 
     @property
     def needed(self) -> int | None:

@@ -57,7 +57,7 @@ def test_our_own_prompts_written_to_a_file_are_read_back_with_their_positions(
         (OURS.right, made.right),
         (OURS.wrong, made.wrong),
         (OURS.cluster, made.cluster),
-        (OURS.template, made.template),
+        (OURS.template[:, None] == OURS.template, made.template[:, None] == made.template),
         (OURS.half, made.half),
         *((OURS.positions[name], made.positions[name]) for name in OURS.positions),
     ):
@@ -91,7 +91,8 @@ def test_the_published_layout_is_read_and_its_hard_corruption_is_the_tasks(tmp_p
 
 
 def test_rows_alone_are_clusters_and_alternate_between_halves(tmp_path: Path) -> None:
-    made = read(ioi, write(tmp_path, columns()), WORDS, 7)
+    seven = {name: column[:7] for name, column in columns().items()}
+    made = read(ioi, write(tmp_path, seven), WORDS)
     assert made.cluster.tolist() == list(range(7))
     assert made.half.tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert set(made.template.tolist()) == {0}

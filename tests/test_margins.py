@@ -404,3 +404,14 @@ def test_a_verdict_at_the_margin_promises_nothing():
     assert verdict.sentence.endswith("at the margin, where no number of prompts would decide")
     far = above(sample([0.0, 1.0] * 10), 0.5 + 1e-7, what="x")
     assert far.sentence.endswith("not even 1,000,000 prompts would decide")
+
+
+def test_an_undecided_proportion_always_needs_more_prompts_than_it_had():
+    """Also where pairs of prompts are opposites, so that their means hardly vary."""
+    values = np.tile([0.0, 1.0], 30)
+    values[:4] = 1.0
+    pairs = Sample(values, np.repeat(np.arange(30), 2))
+    verdict = above(pairs, 0.6, what="accuracy", kind="proportion")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.needed is not None
+    assert verdict.needed > 60

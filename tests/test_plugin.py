@@ -114,7 +114,7 @@ def test_each_verdict_has_its_category_its_word_and_its_record(project, model):
         assert re.search(rf"test_\w+\[tiny-neox\] {word}", result.text), word
     assert outcomes(project) == ALL
     refuted = records(project)["mine.refuted"]
-    assert refuted["margin"] == 1e3
+    assert refuted["margin"] == 5.0
     assert refuted["cell"]["model"] == "tiny-neox"
     assert f"--model={model}" in refuted["reproduce"]
 
@@ -450,7 +450,7 @@ def test_junit_has_the_verdicts(project, model, tmp_path):
     text = (tmp_path / "junit.xml").read_text()
     assert 'failures="1"' in text
     assert 'skipped="2"' in text
-    assert "claimed above 1000" in text
+    assert "claimed above 5" in text
 
 
 def test_a_report_in_a_format_that_is_not_written_is_refused(project, model):

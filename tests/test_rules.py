@@ -320,7 +320,7 @@ def test_an_undecided_gate_says_how_many_prompts_would_decide():
     result = gate(behaviour(share_correct(0.7, 40)), {"correct": 0.60})
     assert result.state is GateState.UNDECIDED
     assert result.needed > 40
-    assert result.sentence.startswith("gate: undecided: accuracy on evaluation:")
+    assert result.sentence.startswith("accuracy on evaluation:")
     assert result.sentence.endswith("prompts would decide")
 
 
