@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mechtests.models.shape import Shape
 
-WORKING_BYTES = 150_000_000
+WORKING_BYTES = 64_000_000
 
 
 def prompts_at_once(shape: Shape, branches: int, itemsize: int = 4) -> int:
