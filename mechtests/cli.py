@@ -41,15 +41,19 @@ def plan(context: typer.Context) -> None:
 def claims() -> None:
     """List the claims that come with mechtests."""
     from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
 
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(highlight=False)
     for claim in shipped.claims():
         task = f" ({claim.task})" if claim.task else ""
         console.print(f"[bold]{claim.id}[/bold]{task}  over {claim.over}, v{claim.version}")
-        console.print(f"    says: {claim.says}", markup=False)
-        console.print(f"    rule: {claim.rule}", markup=False)
-        for control in claim.controls:
-            console.print(f"    control: {control}", markup=False)
+        for name, text in (
+            ("says", claim.says),
+            ("rule", claim.rule),
+            *(("control", control) for control in claim.controls),
+        ):
+            console.print(Padding(Text(f"{name}: {text}"), (0, 0, 0, 4)))
 
 
 @app.command()

@@ -58,7 +58,7 @@ def test_an_unknown_name_is_an_error_that_names_near_ones_and_the_forms(
 
 
 def test_a_name_near_nothing_is_an_error_without_a_guess() -> None:
-    with pytest.raises(UsageError, match=r"no model 'xyzzy'; A model is"):
+    with pytest.raises(UsageError, match=r"no model 'xyzzy'; a model is"):
         resolve("xyzzy")
 
 

@@ -138,5 +138,7 @@ _FORMS = (
 def _unknown(name: str) -> UsageError:
     known = [*_WHEELS, *SHORT_NAMES]
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(f"there is no model {name!r}; {hint}{_FORMS[0].upper()}{_FORMS[1:]}")
+    if not near:
+        return UsageError(f"there is no model {name!r}; {_FORMS}")
+    hint = f"did you mean {' or '.join(near)}?"
+    return UsageError(f"there is no model {name!r}; {hint} {_FORMS[0].upper()}{_FORMS[1:]}")
