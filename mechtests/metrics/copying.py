@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TOP = 5
 NAMES = (("IO", "IO"), ("S1", "S"), ("S2", "S"))
 SCREENS = (64, 512, 4096)
-WHOLE_AT_ONCE = 64
+WHOLE_AT_ONCE = 128
 PASSING = 0.02  # seen on SmolLM2, later screens included
 
 
