@@ -122,7 +122,8 @@ class Tape:
 
         position = int(self.prompts.length.max())
         size = bytes_kept if kept else bytes_per_prompt
-        each = [sites.clean, *sites.corrupted.values()]
+        cached = CACHED if sites.corrupted and not kept else frozenset()  # for shared prefixes
+        each = [sites.clean | cached, *sites.corrupted.values()]
         return sum(size(self._network.shape, sorted(keep), position) for keep in each)
 
     def _fits(self, sites: Sites) -> bool:
