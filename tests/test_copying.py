@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechtests.metrics import copying
-from mechtests.metrics.copying import copy_scores, in_top, written_by_head
+from mechtests.metrics.copying import (
+    Passed,
+    Reading,
+    copy_scores,
+    in_top,
+    normed,
+    written_by_head,
+)
 from mechtests.metrics.metric import Job
 from mechtests.models.network import Network
 from mechtests.tasks.prompts import Prompts
@@ -21,7 +28,7 @@ PROMPTS = random_prompts(VOCABULARY, n=3)
 def small_screens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Screens that fit a vocabulary of 120, so that they work here too."""
     monkeypatch.setattr(copying, "SCREENS", (10, 40))
-    monkeypatch.setattr(copying, "WHOLE_AT_ONCE", 7)
+    monkeypatch.setattr(copying, "NUMBERS_AT_ONCE", 840)
 
 
 def slowly(net: Network, prompts: Prompts, token: str, sign: float) -> np.ndarray:
@@ -72,8 +79,11 @@ def test_no_screen_ever_changes_what_is_in_the_top(seed: int, size: int) -> None
     tokens = NET.logits(resid).argsort(-1, descending=True)[torch.arange(40), torch.arange(40) % 10]
     screen = torch.randperm(VOCABULARY, generator=generator)[:size]
     wanted = torch.arange(40) % 10 < 5
-    assert in_top(NET, resid, tokens, []).tolist() == wanted.tolist()
-    assert in_top(NET, resid, tokens, [screen]).tolist() == wanted.tolist()
+    everything, whole = Passed.all(normed(NET, resid), tokens), Reading.of(NET, None)
+    screened = everything.screened(whole, [Reading.of(NET, screen)])
+    assert in_top(everything, whole).tolist() == wanted.tolist()
+    assert in_top(screened, whole).tolist() == wanted.tolist()
+    assert len(screened.at) <= len(everything.at)
 
 
 NET = Network.from_model(tiny("llama"), name="tiny", check=False)
@@ -96,4 +106,4 @@ def test_what_all_heads_write_of_one_token_adds_up_to_attention_to_it_alone(name
 def test_the_cost_is_that_of_the_first_screen_and_a_few_whole_rows() -> None:
     cost = copy_scores.cost(Job(NET.shape, 10, 12, 0, {}))
     outputs = 3 * 10 * 3 * 4
-    assert cost.flops == pytest.approx(2 * outputs * 64 * (16 + 3 * (10 + 0.02 * 120)))
+    assert cost.flops == pytest.approx(2 * outputs * 64 * (16 + 10 + 3 * 0.02 * 120))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Value
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 TOP = 5
 NAMES = (("IO", "IO"), ("S1", "S"), ("S2", "S"))
 SCREENS = (64, 512, 4096)
-WHOLE_AT_ONCE = 128
+NUMBERS_AT_ONCE = 2**22
+"""Logits held at once; several masks of that size come beside them."""
 PASSING = 0.02  # seen on SmolLM2, later screens included
 
 
@@ -32,22 +34,137 @@ def _copy_scores(batch: Batch) -> Mapping[str, Tensor]:
     names = torch.stack([tensor(prompts.tokens[token]) for _, token in NAMES], 1)
     absent = tensor(prompts.tokens["absent"])[:, None].expand_as(names)
     resid = batch.clean["resid_post", 0][rows, at]
-    order = batch.generator("vocabulary").permutation(network.shape.vocabulary)
-    screens = [tensor(order[:size]) for size in SCREENS if size < len(order)]
-    shares: dict[str, list[Tensor]] = {"copied": [], "copied_absent": [], "negative": []}
+    order = tensor(batch.generator("vocabulary").permutation(network.shape.vocabulary))
+    screens = [Reading.of(network, order[:size]) for size in SCREENS if size < len(order)]
+    asked = {"copied": (names, 1.0), "copied_absent": (absent, 1.0), "negative": (names, -1.0)}
+    passed: dict[str, list[Passed]] = {name: [] for name in asked}
+    whole = Reading.of(network, None)
     for layer in range(network.shape.layers):
         written = written_by_head(network, layer, resid)
-        shares["copied"].append(_share(network, written, names, screens))
-        shares["copied_absent"].append(_share(network, written, absent, screens))
-        shares["negative"].append(_share(network, -written, names, screens))
-    return {name: torch.stack(of_layers, 1) for name, of_layers in shares.items()}
+        read = normed(network, written).flatten(0, -2)
+        first = read @ screens[0].weight.T if screens else None
+        for name, (tokens, sign) in asked.items():
+            of_heads = tokens[..., None].expand(written.shape[:-1]).flatten()
+            products = None if first is None else sign * first
+            passed[name].append(
+                Passed.all(sign * read, of_heads).screened(whole, screens, products)
+            )
+    shape = (network.shape.layers, *names.shape, network.shape.heads)
+    return {
+        name: in_top(Passed.joined(layers), whole).view(shape).float().mean(2).transpose(0, 1)
+        for name, layers in passed.items()
+    }
 
 
-def _share(network: Network, written: Tensor, tokens: Tensor, screens: list[Tensor]) -> Tensor:
-    """The share of the three positions at which a token is in the top, ``[prompt, head]``."""
-    of_heads = tokens[..., None].expand(written.shape[:-1])
-    found = in_top(network, written.flatten(0, -2), of_heads.flatten(), screens)
-    return found.view(of_heads.shape).float().mean(1)
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Some rows of the unembedding: logits are ``x @ weight.T + offset`` before a softcap.
+
+    Attributes:
+        tokens: Their ids, shape ``[row]``.
+        weight: Shape ``[row, width]``.
+        offset: What biases add to each logit whatever is read, shape ``[row]``, or None.
+    """
+
+    tokens: Tensor
+    weight: Tensor
+    offset: Tensor | None
+
+    @classmethod
+    def of(cls, network: Network, tokens: Tensor | None) -> Reading:
+        """The rows of some token ids; None is the whole vocabulary, which is not copied."""
+        import torch
+
+        weight, bias = network.unembedding
+        shift = network.final_norm.bias
+        offset = None if shift is None else weight @ shift.to(weight)
+        if bias is not None:
+            offset = bias if offset is None else offset + bias
+        if tokens is None:
+            return cls(torch.arange(len(weight), device=weight.device), weight, offset)
+        return cls(tokens, weight[tokens], None if offset is None else offset[tokens])
+
+    def beaten_by(self, products: Tensor, own: Tensor, tokens: Tensor) -> Tensor:
+        """How many of the rows reach a token's own logit, shape ``[item]``, itself left out.
+
+        A tie counts against the token: a head that writes nothing copies nothing.
+
+        Args:
+            products: ``x @ weight.T``, shape ``[item, row]``.
+            own: The token's own logit, shape ``[item]``.
+            tokens: Token ids, shape ``[item]``.
+        """
+        logits = products if self.offset is None else products + self.offset
+        return ((logits >= own[:, None]) & (self.tokens != tokens[:, None])).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """The outputs whose token no screen has put out of the first five yet.
+
+    Attributes:
+        at: Their places among all outputs, shape ``[item]``.
+        read: What the unembedding reads of each (``normed``), shape ``[item, width]``.
+        tokens: The token each is asked about, shape ``[item]``.
+        outputs: How many outputs there were.
+    """
+
+    at: Tensor
+    read: Tensor
+    tokens: Tensor
+    outputs: int
+
+    @classmethod
+    def all(cls, read: Tensor, tokens: Tensor) -> Passed:
+        """All outputs, before any screen."""
+        import torch
+
+        return cls(torch.arange(len(tokens), device=tokens.device), read, tokens, len(tokens))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Passed]) -> Passed:
+        """Several as one, so that few products with the whole vocabulary are large ones."""
+        import torch
+
+        starts = [sum(part.outputs for part in parts[:i]) for i in range(len(parts))]
+        return cls(
+            torch.cat([part.at + start for part, start in zip(parts, starts, strict=True)]),
+            torch.cat([part.read for part in parts]),
+            torch.cat([part.tokens for part in parts]),
+            sum(part.outputs for part in parts),
+        )
+
+    def screened(
+        self, whole: Reading, screens: Sequence[Reading], first: Tensor | None = None
+    ) -> Passed:
+        """Those that fewer than five rows of each screen beat.
+
+        Args:
+            whole: The whole vocabulary, for each token's own logit.
+            screens: Smallest first.
+            first: The products with the first screen, where they are at hand.
+        """
+        import torch
+
+        own = torch.einsum("id,id->i", self.read, whole.weight[self.tokens])
+        own = own if whole.offset is None else own + whole.offset[self.tokens]
+        left = torch.arange(len(self.at), device=self.at.device)
+        for screen in screens:
+            kept = [left[:0]]
+            for part in torch.split(left, max(1, NUMBERS_AT_ONCE // len(screen.tokens))):
+                given = first is not None and screen is screens[0]
+                products = first[part] if given else self.read[part] @ screen.weight.T  # type: ignore[index]
+                beaten = screen.beaten_by(products, own[part], self.tokens[part])
+                kept.append(part[beaten < TOP])
+            left = torch.cat(kept)
+        return Passed(self.at[left], self.read[left], self.tokens[left], self.outputs)
+
+
+def normed(network: Network, resid: Tensor) -> Tensor:
+    """The residual stream through the final norm without its bias: an odd function."""
+    x = network.final_norm(resid)
+    shift = network.final_norm.bias
+    return x if shift is None else x - shift
 
 
 def written_by_head(network: Network, layer: int, resid: Tensor) -> Tensor:
@@ -70,49 +187,26 @@ def written_by_head(network: Network, layer: int, resid: Tensor) -> Tensor:
     return written if block.attention_post is None else written * block.attention_post.gain
 
 
-def in_top(network: Network, resid: Tensor, tokens: Tensor, screens: list[Tensor]) -> Tensor:
-    """Whether a token is among the five with the highest logits.
+def in_top(passed: Passed, whole: Reading) -> Tensor:
+    """Whether each token is among the five with the highest logits, shape ``[output]``.
 
-    Exact: a token that five rows of a screen beat is out, and only what passes every screen
-    is held against the whole vocabulary.
-
-    Args:
-        network: The network.
-        resid: Shape ``[item, width]``.
-        tokens: One token id each, shape ``[item]``.
-        screens: Some token ids each, smallest first.
+    Exact: a token that five rows of a screen beat is out, and what passed every screen is
+    held against the whole vocabulary.
     """
     import torch
 
-    own = network.logits(resid, tokens=tokens[:, None])
-    left = torch.arange(len(tokens), device=tokens.device)
-    for screen in screens:
-        logits = network.logits(resid[left][None], tokens=screen[None])[0]
-        left = left[_beaten_by(logits, own[left], screen == tokens[left, None]) < TOP]
-    found = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-    vocabulary = torch.arange(network.shape.vocabulary, device=tokens.device)
-    for start in range(0, len(left), WHOLE_AT_ONCE):
-        chunk = left[start : start + WHOLE_AT_ONCE]
-        itself = vocabulary == tokens[chunk, None]
-        found[chunk] = _beaten_by(network.logits(resid[chunk]), own[chunk], itself) < TOP
+    found = torch.zeros(passed.outputs, dtype=torch.bool, device=passed.at.device)
+    found[passed.screened(whole, [whole]).at] = True
     return found
 
 
-def _beaten_by(logits: Tensor, own: Tensor, itself: Tensor) -> Tensor:
-    """How many logits reach a token's own, shape ``[item]``, the token itself left out.
-
-    A tie counts against the token: a head that writes nothing copies nothing.
-    """
-    return ((logits >= own) & ~itself).sum(-1)
-
-
 def _cost(job: Job) -> Cost:
-    """Three first screens of each head's output, and the whole vocabulary for a few of them."""
+    """The first screen of each head's output, and three times the vocabulary for a few."""
     if job.shape is None:
         return Cost(forward=2.0 * job.prompts)
     shape = job.shape
     outputs = len(NAMES) * job.prompts * shape.layers * shape.heads
-    rows = shape.head_width + 3 * (SCREENS[0] + PASSING * shape.vocabulary)
+    rows = shape.head_width + SCREENS[0] + 3 * PASSING * shape.vocabulary
     return Cost(flops=2.0 * outputs * shape.width * rows)
 
 
