@@ -9,11 +9,14 @@ import pytest
 
 from mechtests.errors import NotApplicable, UsageError
 from mechtests.tasks.csv_prompts import file_identity, read
+from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.prompts import Levels, Task
 from mechtests.tasks.repeated_tokens import repeated_tokens
-from tests.words import Words
+from mechtests.tasks.sva import sva
+from tests.words import TaskWords, Words
 
+TASK_WORDS = TaskWords(bos=0)
 WORDS = Words(bos=0)
 OURS = ioi.generate(WORDS, 60, np.random.default_rng(0))
 PLAIN = Task("facts", 1, ioi.generate, {"quick": 9}, 20, Levels({"correct": 0.5}), "other")
@@ -153,10 +156,25 @@ def test_one_token_cannot_be_right_and_wrong(tmp_path: Path) -> None:
         read(ioi, write(tmp_path, given), WORDS)
 
 
-def test_a_cluster_lies_inside_one_template(tmp_path: Path) -> None:
-    given = columns() | {"template": list(map(str, OURS.template)), "cluster": ["same"] * 60}
-    with pytest.raises(UsageError, match=r"row 3 \('same'\).* another template"):
-        read(ioi, write(tmp_path, given), WORDS)
+def test_a_cluster_that_several_templates_have_stays_in_one_half(tmp_path: Path) -> None:
+    given = columns() | {
+        "template": [str(row % 3) for row in range(60)],
+        "cluster": [str(row // 6) for row in range(60)],
+    }
+    made = read(ioi, write(tmp_path, given), WORDS)
+    assert made.cluster.tolist() == [row // 6 for row in range(60)]
+    assert made.template.tolist() == [row % 3 for row in range(60)]
+    assert made.half.tolist() == [(row // 6) % 2 for row in range(60)]
+
+
+def test_rows_with_the_same_two_prompts_are_one_cluster(tmp_path: Path) -> None:
+    given = columns()
+    for name, other in (("clean", "corrupted"), ("corrupted", "clean")):
+        given[name][5] = columns()[other][4]
+    given["answer"][5], given["wrong"][5] = given["wrong"][4], given["answer"][4]
+    facts = read(PLAIN, write(tmp_path, given), WORDS)
+    assert facts.cluster[:7].tolist() == [0, 1, 2, 3, 4, 4, 5]
+    assert facts.half[4] == facts.half[5]
 
 
 def test_ioi_prompts_without_their_names_are_not_applicable(tmp_path: Path) -> None:
@@ -192,3 +210,54 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
 def test_a_task_without_answers_reads_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="makes its own prompts"):
         read(repeated_tokens, write(tmp_path, columns()), WORDS)
+
+
+def pair_columns(task: Task) -> dict[str, list[str]]:
+    made = task.generate(TASK_WORDS, 40, np.random.default_rng(0))
+    assert task.corruption is not None
+    return {
+        column: [TASK_WORDS.decode(ids[1:n]) for ids, n in zip(rows, made.length, strict=True)]
+        for column, rows in (("clean", made.clean), ("corrupted", made.corrupted[task.corruption]))
+    }
+
+
+def test_greater_than_reads_the_published_two_digit_year(tmp_path: Path) -> None:
+    ours = greater_than.generate(TASK_WORDS, 40, np.random.default_rng(0))
+    years = [str(int(TASK_WORDS.decode([token]))) for token in ours.tokens["YY"]]
+    file = write(tmp_path, pair_columns(greater_than) | {"correct_idx": years})
+    made = read(greater_than, file, TASK_WORDS)
+    np.testing.assert_array_equal(made.right, ours.right)
+    np.testing.assert_array_equal(made.wrong, ours.wrong)
+    for name in ours.positions:
+        np.testing.assert_array_equal(made.positions[name], ours.positions[name])
+
+
+def test_agreement_reads_the_published_number_and_its_groups(tmp_path: Path) -> None:
+    ours = sva.generate(TASK_WORDS, 40, np.random.default_rng(0))
+    given = pair_columns(sva) | {
+        "group": [f"kind {template}" for template in ours.template],
+        "plural": [str(row % 2) for row in range(40)],
+    }
+    made = read(sva, write(tmp_path, given), TASK_WORDS)
+    np.testing.assert_array_equal(made.right, ours.right)
+    np.testing.assert_array_equal(made.wrong, ours.wrong)
+    np.testing.assert_array_equal(made.cluster, ours.cluster)
+    np.testing.assert_array_equal(made.template, ours.template)
+    np.testing.assert_array_equal(made.positions["subject"], ours.positions["subject"])
+
+
+def test_a_number_that_no_prompt_can_have_is_named(tmp_path: Path) -> None:
+    given = pair_columns(sva) | {"plural": ["0"] * 38 + ["2", "yes"]}
+    with pytest.raises(
+        UsageError, match=r"row 39 \(2\), 40 \(yes\) has a plural that is none of 0"
+    ):
+        read(sva, write(tmp_path, given), TASK_WORDS)
+
+
+def test_a_number_means_nothing_to_a_task_without_such_a_column(tmp_path: Path) -> None:
+    file = write(tmp_path, pair_columns(sva) | {"plural": ["0"] * 40})
+    file_identity(file)
+    with pytest.raises(UsageError, match=r"the task 'ioi' needs the columns answer and wrong"):
+        read(ioi, file, TASK_WORDS)
+    with pytest.raises(UsageError, match=r"or correct_idx; found clean, corrupted, plural"):
+        read(greater_than, file, TASK_WORDS)

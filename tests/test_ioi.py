@@ -10,7 +10,7 @@ from mechtests.tasks import find, known
 from mechtests.tasks.ioi import CLEAN, OBJECTS, PLACES, TEMPLATES, VARIANTS, ioi
 from mechtests.tasks.names import FIRST_NAMES, single_token_names
 from mechtests.tasks.prompts import Prompts
-from tests.words import Words
+from tests.words import TaskWords, Words
 
 WORDS = Words()
 WITH_BOS = Words(bos=0)
@@ -204,9 +204,33 @@ def test_more_prompts_than_pairs_of_names_are_refused() -> None:
         prompts(5701, tokenizer=Words(FIRST_NAMES[:20]))
 
 
+def held_out(kind: str, *items: str) -> bool:
+    assert kind == "names"
+    return sum(map(len, items)) % 3 == 0
+
+
+def test_where_pairs_of_names_were_trained_on_only_others_come() -> None:
+    made = prompts(tokenizer=TaskWords(unseen_are=held_out))
+    assert made.right is not None
+    assert made.wrong is not None
+    decode = TaskWords().decode
+    for io, subject in zip(made.right, made.wrong, strict=True):
+        assert held_out("names", decode(io).strip(), decode(subject).strip())
+
+
+def test_the_limit_counts_the_pairs_that_were_not_trained_on() -> None:
+    def one_pair(kind: str, *items: str) -> bool:
+        return set(items) == set(FIRST_NAMES[:2])
+
+    tokenizer = TaskWords(FIRST_NAMES[:20], unseen_are=one_pair)
+    assert len(prompts(30, tokenizer=tokenizer)) == 30
+    with pytest.raises(UsageError, match="make at most 30 "):
+        prompts(31, tokenizer=tokenizer)
+
+
 def test_the_task_is_found_by_its_file_name_and_a_near_miss_is_named() -> None:
     assert find("ioi") is ioi
-    assert known() == ["ioi", "repeated_tokens"]
+    assert known() == ["greater_than", "ioi", "pronoun", "repeated_tokens", "succession", "sva"]
     with pytest.raises(UsageError, match="did you mean 'ioi'"):
         find("ioii")
 

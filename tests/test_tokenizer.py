@@ -33,6 +33,18 @@ def test_bos_is_prepended_exactly_where_the_own_tokenizer_does_so() -> None:
     assert without.policy == "no BOS"
 
 
+def test_combinations_count_as_unseen_unless_it_is_known_which_are() -> None:
+    assert wrap().unseen("years", "17", "32")
+    known = CellTokenizer(
+        folders.tokenizer(),
+        name="tiny",
+        vocabulary=SIZE,
+        unseen=lambda kind, *items: (kind, *items) == ("years", "17", "32"),
+    )
+    assert known.unseen("years", "17", "32")
+    assert not known.unseen("years", "17", "33")
+
+
 def test_encoding_never_adds_a_special_token() -> None:
     assert wrap(bos=True).encode("Mary") == wrap(bos=False).encode("Mary") == [8]
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mechtests.models.network import Network
     from mechtests.tasks.prompts import Ids, Prompts
 
+OTHER = ("other_right", "other_wrong")
+
 
 def logit_difference(network: Network, resid: Tensor, prompts: Prompts) -> Tensor:
     """Mean logit of the right answers minus that of the wrong ones.
@@ -56,7 +58,8 @@ def _answers(batch: Batch) -> Mapping[str, Tensor]:
     logits = network.logits(batch.clean.final).float()
     best = _chosen(logits, right, float("-inf")).amax(-1)
     probabilities = logits.softmax(-1)
-    mass = [_chosen(probabilities, ids, 0.0).sum(-1) for ids in (right, wrong)]
+    gained = _probability_difference(probabilities, right, wrong)
+    other = [_tensor(network, prompts.tokens.get(name)) for name in OTHER if name in prompts.tokens]
     clean, corrupted = (
         logit_difference(network, run.final, prompts) for run in (batch.clean, batch.corrupted)
     )
@@ -65,9 +68,18 @@ def _answers(batch: Batch) -> Mapping[str, Tensor]:
         "corrupted_logit_difference": corrupted,
         "clean_minus_corrupted": clean - corrupted,
         "correct": (best > _chosen(logits, wrong, float("-inf")).amax(-1)).float(),
-        "probability_difference": mass[0] - mass[1],
+        "probability_difference": gained,
+        "beyond_other_prompt": gained - _probability_difference(probabilities, *other)
+        if other
+        else gained,
         "rank": 1.0 + (logits > best[:, None]).sum(-1),
     }
+
+
+def _probability_difference(probabilities: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
+    """Probability mass of right answers minus that of wrong ones, shape ``[prompt]``."""
+    for_, against = (_chosen(probabilities, ids, 0.0).sum(-1) for ids in (right, wrong))
+    return for_ - against
 
 
 def _chosen(values: Tensor, ids: Tensor, padding: float) -> Tensor:
@@ -77,7 +89,7 @@ def _chosen(values: Tensor, ids: Tensor, padding: float) -> Tensor:
 
 answers = Metric(
     name="behaviour.answers",
-    version=2,
+    version=3,
     compute=_answers,
     values={
         "logit_difference": Value(("prompt",), "logits"),
@@ -85,6 +97,7 @@ answers = Metric(
         "clean_minus_corrupted": Value(("prompt",), "logits"),
         "correct": Value(("prompt",), "share"),
         "probability_difference": Value(("prompt",), "probability"),
+        "beyond_other_prompt": Value(("prompt",), "probability"),
         "rank": Value(("prompt",), "rank"),
     },
     clean=("final",),
@@ -98,7 +111,10 @@ right and one wrong answer, their difference); ``corrupted_logit_difference``: t
 corrupted prompts, with the clean prompts' answers; ``clean_minus_corrupted``: the first minus the
 second, what patching has to move. ``correct``: 1 where the highest right answer
 is above the highest wrong one. ``probability_difference``: probability mass of the right answers
-minus that of the wrong ones, of the whole softmax. ``rank``: of the highest right answer among
+minus that of the wrong ones, of the whole softmax. ``beyond_other_prompt``: that minus the same
+with the answers of another prompt (tokens ``other_right`` and ``other_wrong``), which a fixed taste
+for some answers leaves at 0; where the prompts have no such answers, the probability difference
+itself. ``rank``: of the highest right answer among
 the whole vocabulary, 1 for the model's first guess.
 
 Source: Tigges et al. 2024, Figure 1 and its code (logit difference, grouped probability

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,22 @@ class CellTokenizer:
         digest: SHA-256 over the vocabulary, the merges and the splitting rules.
     """
 
-    def __init__(self, tokenizer: Any, *, name: str, vocabulary: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        name: str,
+        vocabulary: int,
+        unseen: Callable[..., bool] | None = None,
+    ) -> None:
         """Wrap a tokenizer of ``transformers`` for a model of ``vocabulary`` rows.
+
+        Args:
+            tokenizer: The tokenizer of ``transformers``.
+            name: The model it belongs to.
+            vocabulary: Rows of the model's embedding.
+            unseen: ``unseen(kind, *items)`` where it is known which combinations were held
+                out of the model's training; without it every combination counts as unseen.
 
         Raises:
             LoadError: The tokenizer and the model do not belong together.
@@ -40,6 +54,7 @@ class CellTokenizer:
         self._tokenizer = tokenizer
         self.name = name
         self.size = vocabulary
+        self._unseen = unseen
         self.bos = _own_bos(tokenizer)
         self.policy = "no BOS" if self.bos is None else f"BOS {self.bos} before every prompt"
         self.digest = _digest(tokenizer)
@@ -52,8 +67,14 @@ class CellTokenizer:
         """The text of some token ids, spaces as they are."""
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
+    def unseen(self, kind: str, *items: str) -> bool:
+        """Whether a combination was held out of training, as far as is known."""
+        return self._unseen is None or self._unseen(kind, *items)
 
-def read(folder: Path, *, name: str, vocabulary: int) -> CellTokenizer:
+
+def read(
+    folder: Path, *, name: str, vocabulary: int, unseen: Callable[..., bool] | None = None
+) -> CellTokenizer:
     """The tokenizer in a model's folder.
 
     Raises:
@@ -74,7 +95,7 @@ def read(folder: Path, *, name: str, vocabulary: int) -> CellTokenizer:
             f"{name}: the tokenizer in {folder} cannot be read ({first_line(error)}); download "
             f"or copy its files again"
         ) from error
-    return CellTokenizer(tokenizer, name=name, vocabulary=vocabulary)
+    return CellTokenizer(tokenizer, name=name, vocabulary=vocabulary, unseen=unseen)
 
 
 def first_line(error: Exception) -> str:

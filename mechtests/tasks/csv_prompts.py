@@ -1,15 +1,18 @@
 """A user's own prompts, read from a CSV file, in place of a task's.
 
-Columns: ``clean``, ``corrupted`` and the answers, one of these pairs:
+Columns: ``clean``, ``corrupted`` and the answers, one of these:
 
     answer, wrong                          text, tokenised as written (" Mary", with its space)
     correct_idx, incorrect_idx             token ids, as published with EAP-IG
     clean_answer_idx, corrupted_answer_idx
+    correct_idx                            greater-than: the two-digit year
+    plural                                 agreement: 1 where the subject is plural, else 0
 
 ``corrupted`` is the task's own corruption. In the published files that also have
 ``corrupted_hard`` (for IOI: the subject replaced by IO, as in the task's ``S2->IO``), that
-one is, and ``corrupted`` is kept under that name. Optional: ``template`` (the stratum) and
-``cluster`` (prompts that belong together; each row alone unless said).
+one is, and ``corrupted`` is kept under that name. Optional: ``template`` (the stratum, called
+``group`` in the published agreement file) and ``cluster`` (prompts that belong together; each row
+alone unless said, but for rows with the same two prompts, either way round).
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from mechtests.tasks.prompts import Ids, Prompts, Task, Tokenizer, padded
 
 TEXT_ANSWERS = ("answer", "wrong")
 ID_ANSWERS = (("correct_idx", "incorrect_idx"), ("clean_answer_idx", "corrupted_answer_idx"))
+NUMBER_ANSWERS = ("correct_idx", "plural")
+STRATA = ("template", "group")
 SHOWN = 20
 
 Row = dict[str, str]
@@ -64,7 +69,7 @@ def read(task: Task, path: str | Path, tokenizer: Tokenizer) -> Prompts:
         return [start + tokenizer.encode(row[column]) for row in rows]
 
     clean = encoded("clean")
-    right, wrong = _answers(path, rows, tokenizer)
+    right, wrong = _answers(path, task, rows, tokenizer)
     cluster, template, half = _strata(path, rows)
     prompts = Prompts(
         clean=padded(clean),
@@ -102,7 +107,8 @@ def _rows(path: Path) -> list[Row]:
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in ("clean", "corrupted") if name not in columns]
-    if not any(set(pair) <= set(columns) for pair in (TEXT_ANSWERS, *ID_ANSWERS)):
+    known = (TEXT_ANSWERS, *ID_ANSWERS, *((name,) for name in NUMBER_ANSWERS))
+    if not any(set(names) <= set(columns) for names in known):
         missing.append("answer and wrong (or correct_idx and incorrect_idx)")
     if missing:
         raise UsageError(
@@ -126,14 +132,37 @@ def _aligned(path: Path, column: str, clean: list[list[int]], corrupted: list[li
     return padded(corrupted)
 
 
-def _answers(path: Path, rows: list[Row], tokenizer: Tokenizer) -> tuple[Ids, Ids]:
+def _answers(path: Path, task: Task, rows: list[Row], tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     pairs = (TEXT_ANSWERS, *ID_ANSWERS)
-    columns = next(pair for pair in pairs if set(pair) <= set(rows[0]))
+    columns = next((pair for pair in pairs if set(pair) <= set(rows[0])), None)
+    if columns is None:
+        return _number_answers(path, task, rows, tokenizer)
     read = _text_answers if columns == TEXT_ANSWERS else _id_answers
     both = read(path, [[row[column] for column in columns] for row in rows], tokenizer)
     same = np.flatnonzero(both[:, 0] == both[:, 1]).tolist()
     _refuse(path, dict.fromkeys(same, ""), "has one token as both the right and the wrong answer")
     return both[:, :1], both[:, 1:]
+
+
+def _number_answers(
+    path: Path, task: Task, rows: list[Row], tokenizer: Tokenizer
+) -> tuple[Ids, Ids]:
+    """The answers that the task makes of one number a row."""
+    column = task.column
+    if column is None or column.name not in rows[0]:
+        takes = "" if column is None else f" or {column.name}"
+        raise UsageError(
+            f"{path}: the task {task.name!r} needs the columns answer and wrong (or correct_idx "
+            f"and incorrect_idx){takes}; found {', '.join(rows[0])}"
+        )
+    texts = [row[column.name].strip() for row in rows]
+    allowed = set(map(str, column.values))
+    _refuse(
+        path,
+        {i: f" ({text})" for i, text in enumerate(texts) if text not in allowed},
+        f"has a {column.name} that is none of {column.values[0]} to {column.values[-1]}",
+    )
+    return column.answers(tokenizer, [int(text) for text in texts])
 
 
 def _text_answers(path: Path, answers: list[list[str]], tokenizer: Tokenizer) -> Ids:
@@ -169,25 +198,25 @@ def _id_answers(path: Path, answers: list[list[str]], tokenizer: Tokenizer) -> I
 
 
 def _strata(path: Path, rows: list[Row]) -> tuple[Ids, Ids, Ids]:
-    """Cluster, template and half of each row; a template's clusters alternate between halves."""
+    """Cluster, template and half of each row; a template's clusters alternate between halves.
+
+    A cluster that several templates have stays in the half where it comes first.
+    """
     templates: dict[str, int] = {}
-    clusters: dict[str, tuple[int, int, int]] = {}
+    clusters: dict[str, tuple[int, int]] = {}
     seen: dict[int, int] = {}
-    crossing: dict[int, str] = {}
     found: list[tuple[int, int, int]] = []
-    for i, row in enumerate(rows):
-        template = templates.setdefault(row.get("template", ""), len(templates))
-        key = row.get("cluster", str(i))
+    stratum = next((name for name in STRATA if name in rows[0]), "")
+    for row in rows:
+        template = templates.setdefault(row.get(stratum, ""), len(templates))
+        key = row.get("cluster", "\n".join(sorted((row["clean"], row["corrupted"]))))
         if key not in clusters:
-            half = (seen.get(template, 0) + template) % 2
-            clusters[key] = (len(clusters), template, half)
+            clusters[key] = (len(clusters), (seen.get(template, 0) + template) % 2)
             seen[template] = seen.get(template, 0) + 1
-        if clusters[key][1] != template:
-            crossing[i] = f" ({key!r})"
-        found.append(clusters[key])
-    _refuse(path, crossing, "has a cluster that another template has too; it lies inside one")
-    cluster, template_of, half_of = np.array(found).T
-    return cluster, template_of, half_of
+        cluster, half = clusters[key]
+        found.append((cluster, template, half))
+    cluster_of, template_of, half_of = np.array(found).T
+    return cluster_of, template_of, half_of
 
 
 def _refuse(path: Path, bad: Mapping[int, str], what: str) -> None:

@@ -11,15 +11,16 @@ In what follows A is the indirect object (IO) and B the subject (S).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 
 from mechtests.errors import NotApplicable, UsageError
+from mechtests.tasks.assembled import assembled
 from mechtests.tasks.names import single_token_names
-from mechtests.tasks.prompts import Ids, Levels, Prompts, Task, Tokenizer, padded
+from mechtests.tasks.prompts import Ids, Levels, Prompts, Task, Tokenizer
 
 SENTENCES = (
     "Then, {first} and {second} walked to the {place}. {subject} handed a {object} to",
@@ -81,15 +82,20 @@ class Row:
         )
 
 
-def pairs(names: list[str], generator: np.random.Generator) -> Iterator[Row]:
-    """Role-swapped pairs without end, template by template; no pair of names comes twice in one."""
+def pairs(
+    names: list[str], generator: np.random.Generator, unseen: Callable[[str, str], bool]
+) -> Iterator[Row]:
+    """Role-swapped pairs without end, template by template; no pair of names comes twice in one.
+
+    A and B are an unseen pair of names.
+    """
     seen: set[tuple[int, frozenset[str]]] = set()
     cluster = 0
     while True:
         template = template_of(cluster)
         a, b, z, x, y = (names[i] for i in generator.choice(len(names), size=5, replace=False))
         place, thing = generator.choice(PLACES), generator.choice(OBJECTS)
-        if (template, frozenset((a, b))) in seen:
+        if (template, frozenset((a, b))) in seen or not unseen(a, b):
             continue
         seen.add((template, frozenset((a, b))))
         for roles in (
@@ -123,53 +129,36 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
     Raises:
         NotApplicable: Too few first names are one token, or the tokens of a sentence
             depend on the names in it.
-        UsageError: There are more prompts than distinct pairs of names.
+        UsageError: There are more prompts than distinct unseen pairs of names.
     """
     names = single_token_names(tokenizer)
-    most = TEMPLATES * len(names) * (len(names) - 1) // 2
+
+    def unseen(*pair: str) -> bool:
+        return tokenizer.unseen("names", *pair)
+
+    most = TEMPLATES * sum(unseen(*pair) for pair in combinations(names, 2))
     if n > most:
         raise UsageError(
             f"ioi: {n} prompts asked for, and the {len(names)} names that are one token for "
-            f"{tokenizer.name} make at most {most}; ask for fewer"
+            f"{tokenizer.name} make at most {most} whose two names were not together in training; "
+            "ask for fewer"
         )
-    rows = list(islice(pairs(list(names), generator), n))
-    start = [] if tokenizer.bos is None else [tokenizer.bos]
-
-    def encoded(roles: tuple[str, str]) -> list[list[int]]:
-        return [start + tokenizer.encode(row.text(roles)) for row in rows]
-
-    clean = encoded(CLEAN)
+    rows = list(islice(pairs(list(names), generator, unseen), n))
     cluster = np.array([row.cluster for row in rows])
-    template = np.array([row.template for row in rows])
-    prompts = Prompts(
-        clean=padded(clean),
-        length=np.array([len(ids) for ids in clean]),
-        cluster=cluster,
-        template=template,
-        half=halves(cluster),
-        texts=tuple(row.text(CLEAN) for row in rows),
-        corrupted={
-            name: _aligned(tokenizer, name, clean, encoded(roles))
-            for name, roles in VARIANTS.items()
-        },
-        right=np.array([[names[row.names["A"]]] for row in rows]),
-        wrong=np.array([[names[row.names["B"]]] for row in rows]),
-        tokens={"absent": np.array([names[row.names["Z"]] for row in rows])},
+    template = [row.template for row in rows]
+    prompts = assembled(
+        tokenizer,
+        [row.text(CLEAN) for row in rows],
+        {variant: [row.text(roles) for row in rows] for variant, roles in VARIANTS.items()},
+        strata=list(zip(cluster.tolist(), template, halves(cluster).tolist(), strict=True)),
+        answers=(
+            np.array([[names[row.names["A"]]] for row in rows]),
+            np.array([[names[row.names["B"]]] for row in rows]),
+        ),
+        varied="names",
     )
-    return annotate(tokenizer, prompts)
-
-
-def _aligned(
-    tokenizer: Tokenizer, variant: str, clean: list[list[int]], corrupted: list[list[int]]
-) -> Ids:
-    for ours, theirs in zip(clean, corrupted, strict=True):
-        if len(ours) != len(theirs):
-            raise NotApplicable(
-                f"{tokenizer.name}: the corrupted prompt {variant!r} has {len(theirs)} tokens and "
-                f"its clean prompt {len(ours)} ({tokenizer.decode(ours)!r}), so the tokenizer "
-                "joins names to the words beside them, and prompts cannot be aligned"
-            )
-    return padded(corrupted)
+    absent = np.array([names[row.names["Z"]] for row in rows])
+    return annotate(tokenizer, replace(prompts, tokens={"absent": absent}))
 
 
 def annotate(tokenizer: Tokenizer, prompts: Prompts) -> Prompts:
@@ -224,3 +213,6 @@ ioi = Task(
     corruption="S2->IO",
     annotate=annotate,
 )
+
+ioi_behaviour = replace(ioi, sizes={"quick": 240, "standard": 1200, "full": 2400})
+"""More of the same prompts, for claims about the behaviour alone, which cost one pass each."""

@@ -39,10 +39,20 @@ class Tokenizer(Protocol):
         """The text of some token ids."""
         ...
 
+    def unseen(self, kind: str, *items: str) -> bool:
+        """Whether a combination was held out of training, as far as is known.
 
-def padded(rows: Sequence[Sequence[int]]) -> Ids:
-    """Rows of token ids, padded on the right with token 0, shape ``[prompt, position]``."""
-    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+        True for every model whose training data is not ours. Kinds and their items:
+        ``"names"`` two first names, in either order; ``"years"`` a century and a two-digit
+        year ("17", "32"); ``"pronoun"`` a first name and the sentence's adjective;
+        ``"nouns"`` the subject's noun and the attractor's, in either order and number.
+        """
+        ...
+
+
+def padded(rows: Sequence[Sequence[int]], *, fill: int = 0, width: int = 0) -> Ids:
+    """Rows of token ids, filled up on the right (to a width at least), ``[prompt, position]``."""
+    ids = np.full((len(rows), max(width, *map(len, rows))), fill, dtype=np.int64)
     for row, tokens in zip(ids, rows, strict=True):
         row[: len(tokens)] = tokens
     return ids
@@ -140,6 +150,22 @@ class Levels:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of published prompt files that gives all answers of a prompt by one number.
+
+    Attributes:
+        name: The column: ``"correct_idx"`` of greater-than, ``"plural"`` of agreement.
+        values: The numbers it may hold.
+        answers: ``answers(tokenizer, numbers)`` gives the right and the wrong answers, each
+            ``[prompt, answer]``, -1 padded.
+    """
+
+    name: str
+    values: range
+    answers: Callable[[Tokenizer, Sequence[int]], tuple[Ids, Ids]] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Task:
     """A grammar of prompts.
 
@@ -155,6 +181,8 @@ class Task:
         annotate: ``annotate(tokenizer, prompts)`` finds the named positions and further
             tokens from the token ids and the answers, so that a user's own prompts get
             them too.
+        column: The column that gives the answers in published files of this task, where
+            one number does.
     """
 
     name: str
@@ -165,3 +193,4 @@ class Task:
     levels: Levels | None = None
     corruption: str | None = None
     annotate: Callable[[Tokenizer, Prompts], Prompts] | None = field(default=None, repr=False)
+    column: Column | None = None
