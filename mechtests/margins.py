@@ -113,7 +113,7 @@ def _against(
     if kind == "proportion":
         _check_proportion(sample)
     reading = READINGS[kind](found, margin, side, level)
-    values = _values(found.mean, reading.interval, margin)
+    values = spoken(found.mean, reading.interval, margin)
     verdict = Verdict(
         outcome=_outcome(reading.p, reading.p_refuted, (1 - level) / 2),
         sentence=f"{what}: {values} over {_size(found)}, claimed {side} {margin:g}",
@@ -152,14 +152,14 @@ def _cautious(verdict: Verdict, found: Summary, needed: int | None) -> Verdict:
     """The verdict, undecided on too few clusters, with what would decide it."""
     if verdict.clusters < FEWEST_CLUSTERS:
         needed = max(needed or 0, found.as_prompts(FEWEST_CLUSTERS))
-        why = f"fewer than {FEWEST_CLUSTERS} clusters decide nothing; {_would_decide(needed)}"
+        why = f"fewer than {FEWEST_CLUSTERS} clusters decide nothing; {would_decide(needed)}"
         verdict = replace(verdict, p=None, p_refuted=None)
     elif verdict.outcome is not Outcome.INCONCLUSIVE:
         return verdict
     elif verdict.interval is None:
         why = "nothing varies, so there is no interval"
     else:
-        why = _would_decide(needed)
+        why = would_decide(needed)
     return replace(
         verdict,
         outcome=Outcome.INCONCLUSIVE,
@@ -189,7 +189,7 @@ def equivalent(sample: Sample, margin: float, *, what: str) -> Verdict:
     outcome = Outcome.HOLDS if inside else _outcome(None, p_refuted, TAIL)
     level = LEVEL if outcome is Outcome.REFUTED else INSIDE_LEVEL
     interval = found.interval(LEVEL)
-    values = _values(found.mean, found.interval(level), margin, -margin)
+    values = spoken(found.mean, found.interval(level), margin, -margin)
     verdict = Verdict(
         outcome=outcome,
         sentence=(
@@ -263,7 +263,7 @@ def share_above(
     return replace(
         contrast,
         sentence=(
-            f"{what}: share {_values(ratio, interval, share)}, claimed above {share:g}; "
+            f"{what}: share {spoken(ratio, interval, share)}, claimed above {share:g}; "
             f"{contrast.sentence}"
         ),
         p=combined(max, [contrast.p, *(each.p for each in guards)]),
@@ -282,8 +282,8 @@ def _size(found: Summary) -> str:
     return f"{found.prompts} prompts in {found.clusters} clusters"
 
 
-def _would_decide(needed: int | None) -> str:
-    """How many prompts would decide, to two digits, rounded up."""
+def would_decide(needed: int | None) -> str:
+    """How many prompts would decide, in words, to two digits and rounded up."""
     if needed is None:
         return "it is at the margin, where no number of prompts would decide"
     if needed >= statistics.MOST_PROMPTS:
@@ -292,7 +292,7 @@ def _would_decide(needed: int | None) -> str:
     return f"about {math.ceil(needed / step) * step:,} prompts would decide"
 
 
-def _values(estimate: float, interval: Interval | None, *margins: float) -> str:
+def spoken(estimate: float, interval: Interval | None, *margins: float) -> str:
     """The estimate and its interval, with the digits that the interval's width supports.
 
     An end that only looks like a margin when rounded gets more digits.
