@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup claims test check lint types layers format wheel wheel-empty benchmarks clean
+.PHONY: help setup claims embedded test check lint types layers format wheel wheel-empty benchmarks clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ $(READY): pyproject.toml constraints.txt
 claims: $(READY)  ## judge the shipped claims on the default model; verdicts are reported, not failures
 	$(BIN)/mechtests fetch smollm2-135m
 	$(BIN)/pytest assertions --mech-fail-on error $(ARGS)
+
+embedded: $(READY)  ## train what is missing of the embedded family, and draw its curves
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m training $(ARGS)
+	$(BIN)/python -m training.curves
 
 test: $(READY)  ## the project's own tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests --quiet --numprocesses 2 --dist worksteal $(ARGS)

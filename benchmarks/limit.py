@@ -25,8 +25,8 @@ from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need
 from mechtests.models import sources
 from mechtests.models.network import Network
-from mechtests.plan import Settings
 from mechtests.seeds import generator
+from mechtests.settings import Settings
 from mechtests.store import default_folder
 from mechtests.tape import Played, Sites, Tape
 from mechtests.work import Work, sites_of

@@ -25,7 +25,7 @@ from mechtests.metrics import effects
 from mechtests.metrics.behaviour import logit_difference
 from mechtests.models import sources
 from mechtests.models.network import Network
-from mechtests.plan import Settings
+from mechtests.settings import Settings
 from mechtests.store import default_folder
 from mechtests.tape import Sites, Tape
 from mechtests.tasks.ioi import ioi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,6 +69,69 @@ def fetch(model: Annotated[str, typer.Argument(help="a model by name: smollm2-13
         typer.echo(f"mechtests fetch: {error}", err=True)
         raise typer.Exit(4) from None
     typer.echo(f"{model} is at {path}")
+
+
+@app.command(name="import")
+def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CSV or JSON files")],
+    name: Annotated[str | None, typer.Option(help="the model, of a file of one")] = None,
+    column: Annotated[str | None, typer.Option(help="import this column alone")] = None,
+    metric: Annotated[str | None, typer.Option(help="what it measures: behaviour.answers")] = None,
+    task: Annotated[str | None, typer.Option(help="on which task: ioi")] = None,
+    value: Annotated[str | None, typer.Option(help="which value: logit_difference")] = None,
+    unit: Annotated[str | None, typer.Option(help="its unit, of a metric of your own")] = None,
+    scale: Annotated[float | None, typer.Option(help="multiply by it: 0.01 of percent")] = None,
+    prompts: Annotated[int | None, typer.Option(help="prompts each mean is over")] = None,
+    source: Annotated[str | None, typer.Option(help="where it comes from: paper, file")] = None,
+    error: Annotated[float | None, typer.Option(help="standard error of every mean")] = None,
+    error_column: Annotated[str | None, typer.Option(help="column of standard errors")] = None,
+    replicate: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="another recording of the same, to derive the error"),
+    ] = None,
+    proportional: Annotated[
+        bool, typer.Option("--proportional", help="the derived error grows with the values")
+    ] = False,
+    zero_until: Annotated[
+        int | None,
+        typer.Option(metavar="STEP", help="up to it the truth is 0, for the error of small values"),
+    ] = None,
+) -> None:
+    """Record values that someone else measured, for --model recorded:NAME."""
+    from mechtests import importing
+
+    options = importing.Options(
+        name=name,
+        column=column,
+        metric=metric,
+        task=task,
+        value=value,
+        unit=unit,
+        scale=scale,
+        prompts=prompts,
+        source=source,
+        error=error,
+        error_column=error_column,
+        replicate=tuple(replicate or ()),
+        proportional=proportional or None,
+        zero_until=zero_until,
+    )
+    models: dict[str, None] = {}
+    failed = False
+    for path in files:
+        try:
+            made = importing.import_file(path, options)
+        except MechtestsError as problem:
+            typer.echo(f"mechtests import: {problem}", err=True)
+            failed = True
+            continue
+        models.update(dict.fromkeys(made.entries))
+        for line in made.lines():
+            typer.echo(line)
+    if models:
+        typer.echo(f"judge with: pytest --model {','.join(f'recorded:{each}' for each in models)}")
+    if failed:
+        raise typer.Exit(4)
 
 
 @app.command()

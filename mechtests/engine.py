@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mechtests.case import Case, located, trained
 from mechtests.errors import MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need, digest
 from mechtests.models.cell import Cell
-from mechtests.plan import Case, CellPlan, Plan, Settings, Step, located, trained
+from mechtests.plan import CellPlan, Plan, Step
 from mechtests.reporting import records
 from mechtests.results import Results, gate_shut
 from mechtests.seeds import generator, seed_of
+from mechtests.settings import Settings
 from mechtests.store import Store
-from mechtests.tape import Sites, Tape
+from mechtests.tape import Tape
 from mechtests.tasks import csv_prompts
 from mechtests.tasks.prompts import Prompts, Task
 from mechtests.work import Work, lacking, out_of_memory, sentence, sites_of
@@ -108,11 +110,11 @@ class _Session:
     def _stage(self, steps: Sequence[Step], later: Sequence[Step]) -> None:
         """Measurements that start from nothing of one another, task by task."""
         self._load()
-        for task in {step.need.task.name: step.need.task for step in steps}.values():
-            mine = [step for step in steps if step.need.task.name == task.name]
-            rest = [step for step in later if step.need.task.name == task.name]
+        for run in dict.fromkeys(step.run for step in steps):
+            mine = [step for step in steps if step.run == run]
+            rest = [step for step in later if step.run == run]
             try:
-                tape = self._tape(task)
+                tape = self._tape(mine[0])
             except NotApplicable as reason:
                 for step in mine:
                     request = self._request(step)
@@ -129,7 +131,7 @@ class _Session:
         begun = {step.need: made for step in steps if (made := self._begin(step, tape))}
         work = list(begun.values())
         try:
-            while work and not self._played(tape, work, sites_of(step.need for step in later)):
+            while work and not self._played(tape, work, steps, later):
                 tape.smaller()
                 for each in work:
                     each.parts.clear()
@@ -140,28 +142,30 @@ class _Session:
             if step.need in begun:
                 self._finish(step, begun[step.need], tape, time.monotonic() - started)
 
-    def _played(self, tape: Tape, work: Sequence[Work], later: Sites) -> bool:
+    def _played(
+        self, tape: Tape, work: Sequence[Work], steps: Sequence[Step], later: Sequence[Step]
+    ) -> bool:
         """Let every measurement take every batch; False where the memory ran out."""
-        task = work[0].need.task.name
+        run = steps[0].run
+        kept = sites_of(step.need for step in later)
         try:
-            for played in tape.play(sites_of(each.need for each in work), later):
+            for played in tape.play(sites_of(each.need for each in work), kept):
                 for each in work:
                     each.take(played)
-                share = len(played.rows) / len(tape.prompts)
-                self._tick(task, {each.need for each in work}, share)
+                self._tick(run, steps, len(played.rows) / len(tape.prompts))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             gc.collect()
             return False
-        self.passed.add(task)
+        self.passed.add(run)
         return True
 
-    def _tick(self, task: str, needs: set[Need], share: float) -> None:
+    def _tick(self, run: str, steps: Sequence[Step], share: float) -> None:
         """Count the share of a batch: its own work, and its part of the shared passes."""
-        done = sum(step.flops for step in self.cell_plan.missing if step.need in needs)
-        if task not in self.passed:
-            done += self.cell_plan.shared.get(task, 0.0)
+        done = sum(step.flops for step in steps)
+        if run not in self.passed:
+            done += self.cell_plan.shared.get(run, 0.0)
         self.meter.advance(share * done)
 
     def _begin(self, step: Step, tape: Tape) -> Work | None:
@@ -207,6 +211,7 @@ class _Session:
         return {
             "cell": self.cell.id,
             "weights": self.network.digest,
+            "parameters": self.network.shape.block_parameters,
             "prompts": tape.prompts.digest,
             "device": str(self.network.device),
             "seconds_of_its_stage": round(seconds, 3),
@@ -239,15 +244,15 @@ class _Session:
         self._verify("weights", self.network.digest, self.cell_plan.steps)
         self._compare_versions()
 
-    def _tape(self, task: Task) -> Tape:
-        if task.name not in self.tapes:
-            prompts = prompts_of(task, self.tokenizer, self.settings)
-            mine = [step for step in self.cell_plan.steps if step.need.task.name == task.name]
+    def _tape(self, step: Step) -> Tape:
+        if step.run not in self.tapes:
+            prompts = prompts_of(step.need.task, self.tokenizer, self.settings)
+            mine = [other for other in self.cell_plan.steps if other.run == step.run]
             self._verify("prompts", prompts.digest, mine)
             assert self.network is not None
             budget = int(BUDGET_SHARE * 4 * self.network.shape.parameters)
-            self.tapes[task.name] = Tape(self.network, prompts, budget=max(budget, 2**26))
-        return self.tapes[task.name]
+            self.tapes[step.run] = Tape(self.network, prompts, budget=max(budget, 2**26))
+        return self.tapes[step.run]
 
     def _compare_versions(self) -> None:
         """Note where stored measurements were made with other versions of what computes."""
@@ -302,11 +307,13 @@ def _levels(steps: Sequence[Step]) -> list[list[Step]]:
 def _wanted(cases: Sequence[Case], cell: Cell, results: Results) -> set[Need]:
     """What is measured in a cell for the cases whose gate is not known to be shut."""
     wanted: set[Need] = set()
-    for case in cases:
-        if case.cell.id in results.cell_errors and cell != case.cell:
+    reading = [(case, judged) for case in cases for judged in case.read_in(cell)]
+    for case, judged in reading:
+        if judged.id in results.cell_errors and cell != judged:
             continue
-        for need in case.gate_needs if gate_shut(case, results) else case.needs:
-            what, where = located(need, case.cell)
+        shut = gate_shut(case, case.final(judged), results)
+        for need in case.needs_in(judged, shut=shut):
+            what, where = located(need, judged)
             if where == cell:
                 wanted.add(what)
     return wanted

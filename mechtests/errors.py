@@ -5,7 +5,8 @@
     ├── LoadError          a model, a tokenizer or a file cannot be loaded
     │   └── SelfCheckError     it loaded, but the adapter does not reproduce it
     ├── MeasurementError   a measurement failed: NaN, out of memory, missing in a replay
-    └── NotApplicable      the model cannot be asked: its tokenizer splits the names, ...
+    ├── NotApplicable      the model cannot be asked: its tokenizer splits the names, ...
+    └── Undecidable        what is recorded of the model is too little to decide the claim
 
 Every message says where, what was needed, what was found, and what to do.
 """
@@ -33,3 +34,7 @@ class MeasurementError(MechtestsError):
 
 class NotApplicable(MechtestsError):  # noqa: N818  (it is a verdict, not a fault)
     """A requirement of the task is unmet by this model; the reason is the message."""
+
+
+class Undecidable(MechtestsError):  # noqa: N818  (it is a verdict, not a fault)
+    """The values at hand are means only, and the claim needs more; the reason is the message."""

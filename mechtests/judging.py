@@ -3,80 +3,55 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from mechtests import rules
-from mechtests.errors import MeasurementError, NotApplicable
-from mechtests.measurement import Measurement
-from mechtests.plan import Case
+from mechtests import measured, rules
+from mechtests.case import Case
+from mechtests.errors import MechtestsError, NotApplicable, Undecidable
+from mechtests.measured import Measured, MeasuredModels
 from mechtests.results import Results
-from mechtests.seeds import generator
-from mechtests.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    import numpy as np
+from mechtests.verdict import Outcome, Verdict, not_applicable
 
 
-class Measured:
-    """What a claim reads: its measurements, by the names it declared them under.
-
-    ``measured.induction`` is the measurement of ``needs={"induction": ...}``.
-    """
-
-    def __init__(self, case: Case, results: Results, found: Mapping[str, Measurement]) -> None:
-        self._case = case
-        self._results = results
-        self._found = found
-
-    def __getattr__(self, name: str) -> Measurement:
-        """The measurement declared under this name.
-
-        Raises:
-            MeasurementError: The claim did not declare it.
-        """
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name not in self._found:
-            raise MeasurementError(
-                f"claim {self._case.claim.id!r} reads measured.{name}, and its needs declare "
-                f"{', '.join(self._found)}; add it to needs, so that it is measured"
-            )
-        return self._found[name]
-
-    def __getitem__(self, name: str) -> Measurement:
-        """The same, for a name that is not an identifier."""
-        return getattr(self, name)  # type: ignore[no-any-return]
-
-    @property
-    def task(self) -> str:
-        """The name of the test's task, for a claim over several."""
-        return str(self._case.claim.task)
-
-    def generator(self, purpose: str) -> np.random.Generator:
-        """Random draws of this claim in this cell, for a purpose (claims.md, Seeds)."""
-        claim, cell = self._case.claim, self._case.cell
-        return generator(self._results.settings.seed, claim.id, cell.id, purpose)
-
-
-def prepare(case: Case, results: Results) -> Measured | Verdict:
+def prepare(case: Case, results: Results) -> Measured | MeasuredModels | Verdict:
     """The measurements of a test, or the verdict where the gate already decides it.
 
     Raises:
-        LoadError: The cell could not be loaded.
+        LoadError: A cell could not be loaded.
         MeasurementError: A measurement failed, or a replay misses it.
     """
+    if case.lacks:
+        return not_applicable(case.lacks)
     try:
-        if case.claim.gate is not None:
-            found = results.measurement(case.claim.gate.need, case.cell)
-            gate = rules.gate(found, case.claim.gate.levels)
-            if gate.state != "passed":
-                return _gated(gate, case)
-        needs = case.claim.needs
-        found_all = {name: results.measurement(need, case.cell) for name, need in needs.items()}
-    except NotApplicable as reason:
-        return Verdict(Outcome.NOT_APPLICABLE, str(reason))
-    return Measured(case, results, found_all)
+        if case.claim.over == "scale":
+            return measured.over_models(case, results)
+        if results.recording(case.cell) is not None:
+            ready = _read(case, results)  # what has none of its measurements needs no gate
+            return _shut(case, results) or ready
+        return _shut(case, results) or _read(case, results)
+    except (NotApplicable, Undecidable) as reason:
+        return unanswered(reason)
+
+
+def _read(case: Case, results: Results) -> Measured:
+    """The measurements of a claim over a cell or over training."""
+    if case.claim.over == "training":
+        return measured.over_training(case, results, case.cells)
+    return measured.in_cell(case, results)
+
+
+def unanswered(reason: MechtestsError) -> Verdict:
+    """The verdict where the model, or what is recorded of it, does not answer the claim."""
+    open_ = isinstance(reason, Undecidable)
+    return Verdict(Outcome.INCONCLUSIVE if open_ else Outcome.NOT_APPLICABLE, str(reason))
+
+
+def _shut(case: Case, results: Results) -> Verdict | None:
+    """The verdict where the claim's gate is not passed."""
+    if case.claim.gate is None:
+        return None
+    found = results.measurement(case.claim.gate.need, case.cell)
+    gate = rules.gate(found, case.claim.gate.levels)
+    return None if gate.state == "passed" else _gated(gate, case)
 
 
 def _gated(gate: rules.Gate, case: Case) -> Verdict:
@@ -95,6 +70,6 @@ def _gated(gate: rules.Gate, case: Case) -> Verdict:
 def expectation(case: Case) -> str | None:
     """The reason the paper itself gives for expecting a refutation in this cell, or None."""
     for pattern, reason in case.claim.exceptions.items():
-        if fnmatch.fnmatchcase(case.cell.model, pattern):
+        if fnmatch.fnmatchcase(case.cell.model.removeprefix("recorded:"), pattern):
             return reason
     return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from mechtests.errors import MeasurementError
+from mechtests.errors import MeasurementError, NotApplicable, Undecidable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +95,21 @@ class Measurement:
     half: NDArray[np.int64]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def recorded(self) -> bool:
+        """Whether these are recorded means, without a value for each prompt (``Recorded``)."""
+        return False
+
+    def estimate(self, value: str, *index: int) -> Estimate:
+        """A recorded mean; what was measured has a value for each prompt and is never one.
+
+        Raises:
+            MeasurementError: This was measured: take ``sample``, which says of which half.
+        """
+        raise MeasurementError(
+            f"{self.name}.{value} has a value for each prompt: take a sample of it, not an estimate"
+        )
+
     def __getitem__(self, value: str) -> NDArray[Any]:
         """One array by name.
 
@@ -150,3 +166,92 @@ class Measurement:
         means = self.mean(value, half)
         layer, head = np.unravel_index(int(np.argmax(means)), means.shape)
         return int(layer), int(head)
+
+
+class Estimate(NamedTuple):
+    """A recorded mean.
+
+    Attributes:
+        mean: The mean over the prompts, in the value's unit.
+        error: Its standard error, or None where nothing is known of it.
+        prompts: How many prompts it is over, or None where that is not known.
+    """
+
+    mean: float
+    error: float | None
+    prompts: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded(Measurement):
+    """Means that someone else measured, without prompts and without halves.
+
+    Nothing can be chosen on one half and decided on the other, and no two values be paired
+    prompt by prompt: whatever asks for that gets an ``Undecidable``.
+
+    Attributes:
+        model: The model they are of.
+        errors: The standard error of each mean, shaped like ``values``, NaN where unknown.
+        prompts: How many prompts each value is over, or None, by the value's name.
+    """
+
+    model: str = ""
+    errors: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    prompts: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def recorded(self) -> bool:
+        """True."""
+        return True
+
+    def __getitem__(self, value: str) -> NDArray[Any]:
+        """The means of a value, NaN where none was recorded.
+
+        Raises:
+            NotApplicable: The value was not recorded.
+        """
+        if value not in self.values:
+            raise NotApplicable(
+                f"the recording of {self.model} has no {value} of {self.name}; it has "
+                f"{', '.join(sorted(self.values))}"
+            )
+        return self.values[value]
+
+    def estimate(self, value: str, *index: int) -> Estimate:
+        """The recorded mean of a value, at an index of its axes such as layer and head.
+
+        Raises:
+            NotApplicable: It was not recorded.
+            MeasurementError: The index does not have the value's axes.
+        """
+        array = self[value]
+        if len(index) != array.ndim:
+            raise MeasurementError(
+                f"{self.name}.{value} has the axes {self.axes[value]}: give an index for each, "
+                f"got {len(index)}"
+            )
+        inside = all(0 <= at < size for at, size in zip(index, array.shape, strict=True))
+        mean = float(array[index]) if inside else float("nan")
+        if math.isnan(mean):
+            where = ".".join(map(str, index))
+            raise NotApplicable(
+                f"the recording of {self.model} has no {value} of {self.name} at {where}"
+            )
+        error = float(self.errors[value][index])
+        return Estimate(mean, None if math.isnan(error) else error, self.prompts.get(value))
+
+    def _means_only(self, *_: Any, **__: Any) -> NoReturn:
+        raise Undecidable(
+            f"the recording of {self.model} has {self.name} as means, without a value for each "
+            f"prompt: the recorded data cannot decide this claim"
+        )
+
+    of = sample = sum_over = strongest = _means_only
+
+    def mean(self, value: str, half: Half | None = None) -> NDArray[np.float64]:
+        """The means of a value over all prompts; halves were not recorded.
+
+        Raises:
+            Undecidable: Those of a half were asked for.
+        """
+        return self[value] if half is None else self._means_only()

@@ -3,92 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mechtests import rules
-from mechtests.claim import Claim
+from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError, NotApplicable, UsageError
-from mechtests.metrics.metric import Cost, Job, Need, digest
+from mechtests.metrics.metric import Cost, Job, Need
 from mechtests.models.activations import layers_for
-from mechtests.models.cell import Cell, Checkpoint, Source
+from mechtests.models.cell import Cell
 from mechtests.models.shape import Shape
-from mechtests.store import SCHEMA, Store
+from mechtests.settings import Settings
+from mechtests.store import Store
 from mechtests.tasks.prompts import Task
 
 Json = Any
-
-DRAWS = {"quick": 19, "standard": 199, "full": 999}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is the same for every measurement of a run.
-
-    Attributes:
-        profile: How many prompts and draws: ``quick``, ``standard`` or ``full``.
-        seed: The root of every random draw.
-        dtype: The precision of the network.
-        device: Where it runs; a fact beside the values, not part of their key.
-        prompts: A user's own CSV file for a task, by the task's name.
-        prompt_digests: SHA-256 of those files, by the task's name.
-        prompt_counts: How many prompts they have, by the task's name.
-    """
-
-    profile: str = "quick"
-    seed: int = 0
-    dtype: str = "float32"
-    device: str = "cpu"
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    prompt_digests: Mapping[str, str] = field(default_factory=dict)
-    prompt_counts: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def draws(self) -> int:
-        """Random draws of the profile."""
-        return DRAWS[self.profile]
-
-    def prompts_of(self, task: Task) -> int:
-        """How many prompts there are of a task: those of the profile, or of the user's file."""
-        return self.prompt_counts.get(task.name, task.sizes[self.profile])
-
-    def request(self, need: Need, identity: Json) -> Mapping[str, Json]:
-        """Everything that decides the values of a measurement, as JSON."""
-        tasks = {each.task.name: each.task for each in need.everything()}
-        return {
-            "schema": SCHEMA,
-            **need.request(
-                identity=identity,
-                sizes={name: self.prompts_of(task) for name, task in tasks.items()},
-                sources=self.prompt_digests,
-                settings={"dtype": self.dtype, "attention": "explicit", "seed": self.seed},
-                draws=self.draws,
-            ),
-        }
-
-    def key(self, need: Need, identity: Json) -> str:
-        """The store's key of a measurement in the cell of this identity."""
-        return digest(self.request(need, identity))
-
-
-@dataclass(frozen=True)
-class Case:
-    """One test: a claim in a cell."""
-
-    claim: Claim
-    cell: Cell
-
-    @property
-    def gate_needs(self) -> tuple[Need, ...]:
-        """What tells whether the claim applies to the cell at all."""
-        return () if self.claim.gate is None else (self.claim.gate.need,)
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """All the claim reads, the gate first, inputs before what starts from them."""
-        wanted = [*self.gate_needs, *self.claim.needs.values()]
-        return tuple(dict.fromkeys(each for need in wanted for each in need.everything()))
 
 
 @dataclass(frozen=True)
@@ -103,6 +33,11 @@ class Step:
     flops: float
     stored: bool
 
+    @property
+    def run(self) -> str:
+        """Which prompts it reads: steps of one cell and one run share its passes."""
+        return f"{self.need.task.name} ({self.prompts})"
+
 
 @dataclass(frozen=True)
 class CellPlan:
@@ -113,7 +48,7 @@ class CellPlan:
         steps: Its measurements in order; those already stored are marked.
         download: Bytes still to be fetched before it can be loaded.
         forward: Forward passes the missing steps share, one prompt each.
-        shared: What those passes cost, in floating point operations, by the task's name.
+        shared: What those passes cost, in floating point operations, by ``Step.run``.
     """
 
     cell: Cell
@@ -172,31 +107,6 @@ class Plan:
         return tuple(step for step in self.steps if not step.stored)
 
 
-def trained(cell: Cell) -> Cell:
-    """The cell itself, or the one an untrained cell has its configuration from."""
-    return replace(cell, variant="trained")
-
-
-@lru_cache(maxsize=256)  # a source is asked again for every need of every test
-def step_zero(source: Source) -> Checkpoint | None:
-    """The checkpoint of a model before any training, where it has one."""
-    return next((c for c in source.checkpoints(offline=True) if c.step == 0), None)
-
-
-def located(need: Need, cell: Cell) -> tuple[Need, Cell]:
-    """What is measured for a need of a test in ``cell``, and in which cell.
-
-    The untrained cell is step 0 of the same model, or else the same configuration freshly
-    initialised (claims.md, Seeds).
-    """
-    if need.cell == "here":
-        return need, cell
-    first = step_zero(cell.source)
-    if first is None:
-        return need, replace(cell, variant="untrained")
-    return need.here(), replace(cell, checkpoint=first)
-
-
 def build(
     cases: Sequence[Case],
     settings: Settings,
@@ -220,21 +130,23 @@ def build(
     known: dict[str, Json] = dict(identities or {})
     errors: dict[str, MechtestsError] = {}
     wanted: dict[Cell, dict[Need, None]] = {}
-    controls = set()
-    for case in cases:
-        identity = _identity(case.cell, known, errors, offline)
-        if identity is None:
+    finals, here = set(), set()
+    for case, cell in [(each, cell) for each in cases for cell in each.cells]:
+        final = case.final(cell)
+        if _identity(cell, known, errors, offline) is None:
             continue
-        shut = not refresh and _gate_shut(case, settings, store, identity)
-        for need in case.gate_needs if shut else case.needs:
-            what, cell = located(need, case.cell)
-            wanted.setdefault(cell, {})[what] = None
-            if cell != case.cell:
-                controls.add(cell)
+        identity = _identity(final, known, errors, offline)
+        shut = not refresh and identity is not None and _gate_shut(case, settings, store, identity)
+        finals.add(final)
+        here.add(cell)
+        for need in case.needs_in(cell, shut=shut):
+            what, where = located(need, cell)
+            wanted.setdefault(where, {})[what] = None
     cells = [
         _of_cell(cell, wanted[cell], settings, store, identity, offline, refresh)
-        for cell in sorted(wanted, key=lambda cell: cell in controls)
+        for cell in sorted(wanted, key=lambda cell: (cell not in finals, cell not in here))
         if (identity := _identity(cell, known, errors, offline)) is not None
+        and cell.source.kind != "recorded"  # what is recorded is there, and nothing more can be
     ]
     return Plan(settings, tuple(cases), tuple(cells), known, errors)
 
@@ -332,21 +244,24 @@ def _with_shared_passes(
     steps: tuple[Step, ...], shape: Shape | None, settings: Settings, offline: bool
 ) -> CellPlan:
     """Add the passes that steps on the same prompts share, clean and corrupted."""
-    runs: dict[tuple[str, str | None], tuple[Task, set[str]]] = {}
+    runs: dict[tuple[str, str | None], tuple[Task, int, set[str]]] = {}
     for step in steps:
         if not step.stored:
             task, metric = step.need.task, step.need.metric
-            runs.setdefault((task.name, None), (task, set()))[1].update(metric.clean)
-            if metric.corrupted:
-                corrupted = runs.setdefault((task.name, step.need.corruption), (task, set()))
-                corrupted[1].update(metric.corrupted)
+            for corruption, sites in (
+                (None, metric.clean),
+                (step.need.corruption, metric.corrupted),
+            ):
+                if sites or corruption is None:
+                    at = step.run, corruption
+                    runs.setdefault(at, (task, step.prompts, set()))[2].update(sites)
     forward, flops = 0.0, dict.fromkeys((name for name, _ in runs), 0.0)
-    for task, sites in runs.values():
-        layers = 1 if shape is None else layers_for(shape, sorted(sites)) / shape.layers
-        passes = settings.prompts_of(task) * layers
+    for (name, _), (task, prompts, read) in runs.items():
+        layers = 1 if shape is None else layers_for(shape, sorted(read)) / shape.layers
+        passes = prompts * layers
         forward += passes
         if shape is not None:
-            flops[task.name] += 2.0 * shape.block_parameters * task.longest * passes
+            flops[name] += 2.0 * shape.block_parameters * task.longest * passes
     cell = steps[0].cell
     wanted = any(not step.stored for step in steps) and cell.variant == "trained"
     download = cell.source.download_bytes(cell.checkpoint, offline=offline) if wanted else 0

@@ -38,8 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         metavar="NAME",
         help=(
-            "judge this model (repeat it, or a comma list): a hub id or its short form, a local "
-            "folder or .gguf file written --mech-model=PATH; short form: --model"
+            "judge this model (repeat it, or a comma list): an embedded one (sprout-1m), a hub id "
+            "or its short form, recorded:NAME, a local folder or .gguf file written "
+            "--mech-model=PATH; short form: --model"
         ),
     )
     add(
@@ -197,7 +198,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except MechtestsError as error:
         raise pytest.UsageError(str(error)) from None
     several = len(declaration.claims) > 1
-    ids = [f"{case.claim.task}-{case.cell.id}" if several else case.cell.id for case in cases]
+    ids = [f"{case.claim.task}-{case.id}" if several else case.id for case in cases]
     metafunc.parametrize("mech_case", cases, ids=ids, indirect=True, scope="session")
 
 
@@ -242,7 +243,7 @@ def _note_model_words(config: pytest.Config, session: Session, items: list[pytes
     words = re.findall(r"[\w:+\-./]+", config.option.keyword or "")
     from mechtests.session import cases_of
 
-    models = {case.cell.id for case in cases_of(items)}
+    models = {case.id for case in cases_of(items)}
     for word in words:
         if word in ("and", "or", "not"):
             continue
@@ -314,6 +315,24 @@ def _measure(session: pytest.Session) -> None:
             mine.measure(session.items, partial(progress.meter, stream=sys.stderr))
         except MechtestsError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Make it the verdict where what a claim reads is not there, or is too little."""
+    __tracebackhide__ = True
+    try:
+        return (yield)
+    except Exception as error:
+        if _started(pyfuncitem.config) is not None:
+            from mechtests import judging
+            from mechtests.errors import NotApplicable, Undecidable
+            from mechtests.session import CASE
+
+            if CASE in pyfuncitem.stash and isinstance(error, NotApplicable | Undecidable):
+                judge: Any = pyfuncitem.funcargs["judge"]
+                judge(judging.unanswered(error))
+        raise
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mechtests import judging
+from mechtests.case import Case, located
 from mechtests.errors import MechtestsError
-from mechtests.plan import Case, located
 from mechtests.reporting import records, terminal, wording
 from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Json = Any
 REPORT = "_mechtests"
 
+FACTS = ("prompts", "batch", "notes", "bos", "recorded")
+"""What a record says of each measurement."""
 COLOURS = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
@@ -63,27 +65,33 @@ def _record(
     session: Session, item: pytest.Item, case: Case, verdict: Verdict, report: pytest.TestReport
 ) -> Record:
     results = session.judged_from()
-    identity = results.identities.get(case.cell.id)
-    checkpoint = case.cell.checkpoint
     weights, facts = _facts(case, session)
+    one = not case.series
+    checkpoint = case.cell.checkpoint if one else None
     return Record.from_verdict(
         verdict,
         claim=case.claim,
         run="",
         cell=RecordedCell(
-            id=case.cell.id,
-            model=case.cell.model,
+            id=case.id,
+            model=case.cell.model if case.claim.over != "scale" else case.id,
             checkpoint=None
             if checkpoint is None
             else RecordedCheckpoint(checkpoint.label, checkpoint.step, checkpoint.tokens),
-            identity=identity,
-            weights=weights,
+            identity=results.identities.get(case.cell.id)
+            if one
+            else {cell.id: results.identities.get(cell.id) for cell in case.cells},
+            weights=weights if one else None,
             dtype=session.settings.dtype,
             device=session.settings.device,
         ),
-        measurements={}
-        if identity is None
-        else {name: results.key(need, case.cell) for name, need in case.claim.needs.items()},
+        measurements={
+            name if one else f"{name} in {cell.id}": results.key(need, cell)
+            for cell in case.cells
+            if cell.id in results.identities
+            for name, need in case.claim.needs.items()
+            if need in case.needs_in(cell, shut=False)
+        },
         expectation=judging.expectation(case),
         overridden=bool(case.claim.task and case.claim.task in session.settings.prompts),
         profile=session.settings.profile,
@@ -96,17 +104,28 @@ def _record(
 
 
 def _facts(case: Case, session: Session) -> tuple[str | None, dict[str, Json]]:
-    """The digest of the weights measured, and what else the measurements say of themselves."""
+    """The digest of the weights measured, and what else the measurements say of themselves.
+
+    Of several cells the last one speaks, and the notes of all.
+    """
     results = session.judged_from()
     weights, facts = None, {}
     for name, need in case.claim.needs.items():
-        try:
-            found = results.measurement(need, case.cell).facts
-        except MechtestsError:
-            continue
-        if located(need, case.cell)[1] == case.cell:
-            weights = found.get("weights", weights)
-        facts[name] = {k: found[k] for k in ("prompts", "batch", "notes", "bos") if k in found}
+        notes: dict[str, None] = {}
+        for cell in case.cells:
+            if need not in case.needs_in(cell, shut=False):
+                continue
+            try:
+                found = results.measurement(need, cell).facts
+            except MechtestsError:
+                continue
+            notes.update(dict.fromkeys(found.get("notes", ())))
+            if cell == case.cell:
+                if located(need, cell)[1] == cell:
+                    weights = found.get("weights", weights)
+                facts[name] = {k: found[k] for k in FACTS if k in found}
+        if name in facts and notes:
+            facts[name]["notes"] = list(notes)
     return weights, facts
 
 
@@ -114,9 +133,11 @@ def _reproduce(session: Session, item: pytest.Item) -> str:
     """The command that reaches this verdict again."""
     option = session.config.option
     case = item.stash[CASE]
-    words = ["pytest", item.nodeid, f"--model={session.selection.asked_as(case.cell.model)}"]
-    if case.cell.checkpoint is not None and option.mech_checkpoints:
-        words += [f"--checkpoints={case.cell.checkpoint.label}"]
+    models = ",".join(session.selection.asked_as(model) for model in case.models)
+    words = ["pytest", item.nodeid, f"--model={models}"]
+    if option.mech_checkpoints:
+        one = None if case.series else case.cell.checkpoint
+        words += [f"--checkpoints={option.mech_checkpoints if one is None else one.label}"]
     for name, default in (("profile", "quick"), ("seed", 0), ("dtype", "float32")):
         if (value := getattr(session.settings, name)) != default:
             words += [f"--mech-{name}={value}"]

@@ -7,14 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mechtests import rules
-from mechtests.errors import LoadError, MeasurementError, MechtestsError
+from mechtests.case import Case, located, trained
+from mechtests.errors import LoadError, MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need
+from mechtests.models import recording
 from mechtests.models.cell import Cell
-from mechtests.plan import Case, Settings, located, trained
+from mechtests.settings import Settings
 from mechtests.store import Store
 
 Json = Any
+SMALL = 2**20
+"""Bytes of a measurement that is kept once it was read for judging."""
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Results:
         cell_errors: Why a cell could not be loaded, by its id.
         loads: How often each cell was loaded, by its id.
         notes: What the user should know of the measuring.
+        read: Small measurements that were read already, by their key, so that the claims
+            over a series read each once; None while measuring goes on.
     """
 
     settings: Settings
@@ -38,11 +44,17 @@ class Results:
     cell_errors: dict[str, str] = field(default_factory=dict)
     loads: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    read: dict[str, Measurement] | None = None
 
     def key(self, need: Need, cell: Cell) -> str:
         """The store's key of a need of a test in a cell."""
         what, where = located(need, cell)
         return self.settings.key(what, self.identities[trained(where).id])
+
+    def recording(self, cell: Cell) -> Mapping[str, Json] | None:
+        """The identity of the recording a cell is of; None where it is measured."""
+        identity = self.identities.get(trained(cell).id)
+        return identity if identity is not None and recording.KEY in identity else None
 
     def measurement(self, need: Need, cell: Cell) -> Measurement:
         """What a need gave for a test in a cell.
@@ -50,7 +62,7 @@ class Results:
         Raises:
             LoadError: The cell could not be loaded.
             MeasurementError: The measurement failed, or is missing.
-            NotApplicable: The task does not apply to the cell.
+            NotApplicable: The task does not apply to the cell, or its recording lacks it.
         """
         _, where = located(need, cell)
         for each in (cell.id, trained(where).id, where.id):
@@ -61,21 +73,36 @@ class Results:
                 f"{need.name}: the run that is replayed has nothing on {where.id}; it has "
                 f"{', '.join(self.identities) or 'no cell'}"
             )
+        if (identity := self.recording(where)) is not None:
+            if where.variant == "untrained":
+                raise NotApplicable(
+                    f"{need.name}: {cell.model} has no step 0 and no untrained cell"
+                )
+            return recording.measurement(identity, need.metric.name, need.task.name, where)
         key = self.key(need, cell)
         if key in self.errors:
             raise MeasurementError(self.errors[key])
-        return self.store.require(key, f"{need.name}, {cell.id}")
+        return self._require(key, f"{need.name}, {cell.id}")
+
+    def _require(self, key: str, name: str) -> Measurement:
+        if self.read is not None and key in self.read:
+            return self.read[key]
+        found = self.store.require(key, name)
+        size = sum(array.nbytes for array in found.values.values())
+        if self.read is not None and size <= SMALL:
+            self.read[key] = found
+        return found
 
 
-def gate_shut(case: Case, results: Results) -> bool:
-    """Whether the gate of a case is measured and not passed: the verdict needs no more."""
+def gate_shut(case: Case, cell: Cell, results: Results) -> bool:
+    """Whether the gate of a case is measured in a cell and not passed: it needs no more."""
     gate = case.claim.gate
-    if gate is None or case.cell.id not in results.identities:
+    if gate is None or cell.id not in results.identities:
         return False
-    if not results.store.has(results.key(gate.need, case.cell)):
+    if not results.store.has(results.key(gate.need, cell)):
         return False
     try:
-        found = results.measurement(gate.need, case.cell)
+        found = results.measurement(gate.need, cell)
     except MechtestsError:
         return True
     return rules.gate(found, gate.levels).state != rules.GateState.PASSED

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from mechtests import matched, statistics
-from mechtests.errors import UsageError
+from mechtests import matched, means, statistics
+from mechtests.errors import NotApplicable, UsageError
 from mechtests.margins import TAIL, above, below, combined, equivalent, share_above
 from mechtests.measurement import Half, Measurement
 from mechtests.verdict import Control, Outcome, Verdict
@@ -240,17 +240,36 @@ def gate(measurement: Measurement, levels: Mapping[str, float], half: Half = "ev
         UsageError: There is no level.
         MeasurementError: A value is missing, NaN or infinite.
     """
-    parts = [
-        above(
-            measurement.sample(value, half),
-            level,
-            what=f"{'accuracy' if value == 'correct' else value.replace('_', ' ')} on {half}",
-            kind="proportion" if value == "correct" else "mean",
-        )
-        for value, level in levels.items()
-    ]
+    parts = (
+        _recorded_levels(measurement, levels)
+        if measurement.recorded
+        else [
+            above(
+                measurement.sample(value, half),
+                level,
+                what=f"{'accuracy' if value == 'correct' else value.replace('_', ' ')} on {half}",
+                kind="proportion" if value == "correct" else "mean",
+            )
+            for value, level in levels.items()
+        ]
+    )
     verdict = every(*parts, what="gate")
     return Gate(STATES.get(verdict.outcome, GateState.UNDECIDED), verdict)
+
+
+def _recorded_levels(measurement: Measurement, levels: Mapping[str, float]) -> list[Verdict]:
+    """What was recorded against its levels; the rest is left out, unless nothing was."""
+    parts, lacking = [], []
+    for value, level in levels.items():
+        try:
+            found = measurement.estimate(value)
+        except NotApplicable as reason:
+            lacking.append(reason)
+        else:
+            parts.append(means.above(found, level, what=f"recorded {value.replace('_', ' ')}"))
+    if not parts:
+        raise lacking[0]
+    return parts
 
 
 def family(ps: Sequence[float | None], *, dependent: bool = False) -> list[float]:

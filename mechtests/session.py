@@ -17,14 +17,17 @@ from typing import Any, cast
 import pytest
 
 from mechtests import engine, judging, plan
+from mechtests.case import Case
 from mechtests.claim import Claim, Declaration
 from mechtests.errors import MechtestsError, UsageError
+from mechtests.measured import Measured, MeasuredModels
 from mechtests.measurement import HALVES
-from mechtests.plan import Case, Plan, Settings
+from mechtests.plan import Plan
 from mechtests.reporting import records
 from mechtests.reporting.record import Record
 from mechtests.results import Results
 from mechtests.selection import Selection
+from mechtests.settings import Settings
 from mechtests.store import Store, StoreWarning, default_folder
 from mechtests.tasks import csv_prompts
 from mechtests.verdict import Outcome, Verdict
@@ -108,11 +111,11 @@ class Session:
         )
 
     def cases(self, declaration: Declaration) -> list[Case]:
-        """The tests a declared claim becomes: its tasks, each in every cell."""
+        """The tests a declared claim becomes: its tasks, each in every cell, series or family."""
         return [
-            Case(claim, cell)
+            Case(claim, subject.cells[-1], subject.cells if subject.id else (), subject.id)
             for claim in declaration.claims
-            for cell in self.selection.cells(claim.over)
+            for subject in self.selection.subjects(claim.over)
         ]
 
     def selected(self, claim: Claim) -> bool:
@@ -185,11 +188,13 @@ class Session:
             0 < (r.verdict.needed or 0) <= enough.get(r.claim.task or "", 0) for r in open_
         )
         names = {(r.claim.id, r.cell.id) for r in open_}
-        cases = [c for c in self.plan.cases if (c.claim.id, c.cell.id) in names]
+        cases = [c for c in self.plan.cases if (c.claim.id, c.id) in names]
         more = plan.build(
             cases, standard, self.store, offline=True, identities=self.plan.identities
         )
         flops = sum(cell.flops for cell in more.cells)
+        if not flops:  # what is recorded takes no more prompts
+            return ""
         time_ = f", about {max(1, round(flops / self.rate / 60))} min" if self.rate else ""
         return (
             f"--mech-profile standard would decide about {decided} of {len(open_)} inconclusive "
@@ -234,6 +239,12 @@ class Session:
 
     def judged_from(self) -> Results:
         """The results this process judges from; a worker reads them when its first test runs."""
+        found = self._results()
+        if found.read is None:
+            found.read = {}
+        return found
+
+    def _results(self) -> Results:
         if self.results is None:
             told = self.worker
             if told is None:
@@ -254,7 +265,7 @@ class Judge:
         self._session = request.config.stash[SESSION]
         self._fail_on: list[str] = request.config.option.mech_fail_on
 
-    def measured(self) -> judging.Measured:
+    def measured(self) -> Measured | MeasuredModels:
         """The claim's measurements; ends the test where the gate or the tokenizer decides."""
         __tracebackhide__ = True
         try:
@@ -263,7 +274,7 @@ class Judge:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         if isinstance(ready, Verdict):
             self(ready)
-        return cast("judging.Measured", ready)
+        return cast("Measured | MeasuredModels", ready)
 
     def __call__(self, verdict: Verdict) -> None:
         """Record a verdict and end the test: passed, skipped, failed or xfailed."""

@@ -93,6 +93,12 @@ def refuted(sentence: str) -> Verdict:
     return Verdict(Outcome.REFUTED, sentence, p=1.0)
 
 
+def exactly(holds: bool, sentence: str) -> Verdict:
+    """Whether something is so that was counted or compared in full, with no sampling error."""
+    outcome = Outcome.HOLDS if holds else Outcome.REFUTED
+    return Verdict(outcome, sentence, p=float(not holds), p_refuted=float(holds))
+
+
 def not_applicable(sentence: str) -> Verdict:
     """What the claim speaks of is not there to be asked about; the reason is the sentence."""
     return Verdict(Outcome.NOT_APPLICABLE, sentence)

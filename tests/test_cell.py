@@ -18,8 +18,8 @@ PYTHIA = parse_revisions("EleutherAI/pythia-160m", [f"step{step}" for step in PY
 SOURCE: Any = None
 
 
-def labels(spec: str | None, over: str = "cell", known: Any = PYTHIA) -> list[str]:
-    return [checkpoint.label for checkpoint in select(known, spec, over)]
+def labels(spec: str, known: Any = PYTHIA) -> list[str]:
+    return [checkpoint.label for checkpoint in select(known, spec)]
 
 
 def test_an_id_is_the_model_its_checkpoint_and_whether_it_is_untrained() -> None:
@@ -43,13 +43,8 @@ def test_equal_cells_are_one_key() -> None:
     assert len(cells) == 1
 
 
-def test_a_claim_over_a_cell_takes_the_final_checkpoint_unless_told() -> None:
-    assert labels(None) == labels("final") == ["step143000"]
-
-
-def test_a_claim_over_training_takes_twelve_checkpoints_unless_told() -> None:
-    assert labels(None, "training") == labels("log:12")
-    assert len(labels("log:12")) == 12
+def test_final_is_the_last_checkpoint() -> None:
+    assert labels("final") == ["step143000"]
 
 
 def test_log_spaced_checkpoints_are_even_in_the_logarithm_of_one_more_than_the_step() -> None:
@@ -60,7 +55,7 @@ def test_log_spaced_checkpoints_are_even_in_the_logarithm_of_one_more_than_the_s
 @given(st.sets(st.integers(0, 10**6), min_size=1), st.integers(1, 40))
 def test_log_spacing_keeps_the_first_and_last_and_the_count(steps: set[int], count: int) -> None:
     known = [Checkpoint(f"step{step}", step) for step in sorted(steps)]
-    chosen = select(known, f"log:{count}", "training")
+    chosen = select(known, f"log:{count}")
     assert len(chosen) == len(set(chosen)) == min(count, len(known))
     assert chosen[-1] == known[-1]
     assert count == 1 or chosen[0] == known[0]
@@ -68,7 +63,7 @@ def test_log_spacing_keeps_the_first_and_last_and_the_count(steps: set[int], cou
 
 
 def test_all_are_all_in_numeric_order() -> None:
-    chosen = select(PYTHIA, "all", "training")
+    chosen = select(PYTHIA, "all")
     assert len(chosen) == 154
     assert [c.step for c in chosen if c] == sorted(PYTHIA_STEPS)
 
@@ -96,25 +91,25 @@ def test_a_label_names_its_checkpoint() -> None:
 @pytest.mark.parametrize("spec", ["step:1001", "step9", "600..700", "last"])
 def test_a_checkpoint_that_does_not_exist_is_an_error_that_names_what_exists(spec: str) -> None:
     with pytest.raises(UsageError, match=r"no such checkpoint; (154|\d+) exist: step0, step1.*143"):
-        select(PYTHIA, spec, "cell")
+        select(PYTHIA, spec)
 
 
 @pytest.mark.parametrize("spec", ["step:", "step:many", "tokens:-1", "tokens:nan", "log:0"])
 def test_a_spec_that_cannot_be_read_is_an_error(spec: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--checkpoints {spec}:")):
-        select(PYTHIA, spec, "cell")
+        select(PYTHIA, spec)
 
 
 def test_asking_by_tokens_where_none_are_counted_says_to_ask_by_step() -> None:
     with pytest.raises(UsageError, match="ask by step"):
-        select([Checkpoint("checkpoint-10", 10)], "tokens:1e9", "cell")
+        select([Checkpoint("checkpoint-10", 10)], "tokens:1e9")
 
 
 def test_a_model_without_checkpoints_has_only_its_final_weights() -> None:
-    assert select((), None, "training") == select((), "all", "cell") == (None,)
-    assert select((), "final", "cell") == (None,)
+    assert select((), "all") == (None,)
+    assert select((), "final") == (None,)
     with pytest.raises(UsageError, match="no checkpoints, only its final weights"):
-        select((), "step:1000", "cell")
+        select((), "step:1000")
 
 
 def test_released_weights_are_final_and_never_part_of_the_series() -> None:

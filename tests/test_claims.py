@@ -13,13 +13,14 @@ import pytest
 from scipy import stats
 
 from mechtests import engine, judging, plan, shipped
+from mechtests.case import Case
 from mechtests.claim import ATTRIBUTE, Claim
 from mechtests.measurement import Head
 from mechtests.models.cell import Cell
 from mechtests.models.network import Network
-from mechtests.plan import Case, Settings
 from mechtests.reporting import records
 from mechtests.results import Results
+from mechtests.settings import Settings
 from mechtests.store import Store
 from mechtests.tape import Sites, Tape
 from mechtests.tasks.prompts import Prompts, Task, Tokenizer

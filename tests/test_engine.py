@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from mechtests import engine, judging, plan
+from mechtests.case import Case
 from mechtests.claim import Claim
 from mechtests.errors import LoadError, MeasurementError, NotApplicable
 from mechtests.metrics import ablation, attention, behaviour, copying, effects, gates
 from mechtests.metrics.metric import Metric, Value
 from mechtests.models.cell import Checkpoint
-from mechtests.plan import Case, Settings
 from mechtests.reporting import records
+from mechtests.settings import Settings
 from mechtests.store import Store
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.repeated_tokens import repeated_tokens

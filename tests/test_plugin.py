@@ -480,7 +480,7 @@ def test_what_the_paper_expects_is_xfailed_and_what_it_did_not_expect_is_changed
 
 
 def test_claims_that_cannot_be_judged_yet_are_refused_in_a_sentence(project, model):
-    project.makepyfile(test_mine=CLAIMS.replace('"mine.holds",', '"mine.holds", over="training",'))
+    project.makepyfile(test_mine=CLAIMS.replace('"mine.holds",', '"mine.holds", over="seeds",'))
     result = run(project, f"--model={model}")
-    assert "claims over training cannot be judged by this version" in result.text
+    assert "claims over seeds cannot be judged by this version" in result.text
     assert result.ret != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,26 @@ from pathlib import Path
 import pytest
 
 from mechtests.errors import UsageError
-from mechtests.models import wheel
+from mechtests.models import embedded, recording, wheel
+from mechtests.models.cell import Checkpoint
+from mechtests.models.embedded import EmbeddedSource
 from mechtests.models.gguf import GgufSource
 from mechtests.models.hub import HubSource
 from mechtests.models.local import LocalSource
-from mechtests.models.sources import SHORT_NAMES, parse_models, resolve
+from mechtests.models.recorded import RecordedSource
+from mechtests.models.sources import (
+    PYTHIA_SIZES,
+    SHORT_NAMES,
+    family,
+    is_pythia,
+    parameters,
+    parse_models,
+    resolve,
+)
 from mechtests.models.wheel import SMOLLM2
+from tests import folders
+
+DIMS = Path(__file__).parents[2] / "shared/reference/recorded/pythia_dims_and_graph_sizes.csv"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +63,12 @@ def test_every_short_name_resolves_to_its_own_repository() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("pythia-161m", "pythia-160m"), ("gtp2", "gpt2"), ("smolm2-135m", "smollm2-135m")],
+    [
+        ("pythia-161m", "pythia-160m"),
+        ("gtp2", "gpt2"),
+        ("smolm2-135m", "smollm2-135m"),
+        ("sprout-1n", "sprout-1m"),
+    ],
 )
 def test_an_unknown_name_is_an_error_that_names_near_ones_and_the_forms(
     typed: str, meant: str
@@ -142,11 +162,98 @@ def test_models_are_repeated_or_comma_lists_and_each_counts_once(tmp_path: Path)
         parse_models(["a,,b"])
 
 
+def test_an_embedded_name_is_a_model_of_the_package() -> None:
+    for name in embedded.NAMES:
+        assert resolve(name.upper()) == EmbeddedSource(name)
+        assert resolve(name).kind == "embedded"
+
+
+def test_the_word_sprout_alone_is_the_familys_three_sizes() -> None:
+    sizes = ("sprout-100k", "sprout-400k", "sprout-1m")
+    assert parse_models(["sprout"]) == sizes
+    assert parse_models(["gpt2, sprout", "sprout-1m"]) == ("gpt2", *sizes)
+    assert parse_models(["sprout-400k-seed1", "./sprout"]) == ("sprout-400k-seed1", "./sprout")
+
+
+def test_a_recorded_name_is_a_recording_and_an_unknown_one_names_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHTESTS_CACHE", str(tmp_path))
+    with pytest.raises(
+        UsageError, match=r"nothing is recorded of 'my-run'; there are none.*import"
+    ):
+        resolve("recorded:my-run")
+    recording.write(recording.Recording("my-run", ()))
+    assert resolve("recorded:my-run") == RecordedSource("my-run")
+    assert resolve("recorded:my-run").name == "recorded:my-run"
+    with pytest.raises(UsageError, match="there are recordings of my-run"):
+        resolve("recorded:my-ran")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pythia-70m", "pythia"),
+        ("pythia-12b", "pythia"),
+        ("pythia-1.4b-deduped", "pythia-deduped"),
+        ("pythia-160m-seed3", "pythia-160m-seed3"),
+        ("pythia-70m-v0", "pythia-70m-v0"),
+        ("recorded:pythia-70m", "recorded:pythia"),
+        ("sprout-100k", "sprout"),
+        ("sprout-1m-control", "sprout-1m-control"),
+        ("sprout-400k-seed1", "sprout-400k-seed1"),
+        ("gpt2", "gpt2"),
+        ("gpt2-xl", "gpt2"),
+        ("gpt-j-6b", "gpt-j"),
+        ("Qwen2.5-0.5B", "qwen2.5"),
+        ("qwen3-8b-base", "qwen3-base"),
+        ("gemma-3-1b-pt", "gemma-3"),
+        ("gemma-3-1b-it", "gemma-3-it"),
+        ("smollm2-360m-instruct", "smollm2-instruct"),
+        ("my-finetune", "my-finetune"),
+    ],
+)
+def test_a_family_is_the_models_that_differ_in_size_alone(name: str, expected: str) -> None:
+    assert family(name) == expected
+
+
+def test_a_model_is_a_pythia_by_its_name_also_where_it_is_recorded() -> None:
+    assert all(map(is_pythia, ("pythia-1b", "recorded:pythia-70m-deduped", "pythia-160m-seed1")))
+    assert not any(map(is_pythia, ("pythia-70m-v0", "sprout-1m", "recorded:gpt2", "pythia-161m")))
+
+
+def test_pythia_is_ordered_by_non_embedding_parameters_without_a_configuration() -> None:
+    found = [parameters(resolve(f"pythia-{size}"), offline=True) for size in PYTHIA_SIZES]
+    assert found == sorted(found, key=lambda n: n or 0)
+    assert found[PYTHIA_SIZES.index("70m")] == 6 * 12 * 512**2
+    assert parameters(RecordedSource("pythia-70m"), offline=True) == 6 * 12 * 512**2
+
+
+@pytest.mark.skipif(not DIMS.is_file(), reason="the reference values are not here")
+def test_pythias_parameters_follow_from_the_published_dimensions() -> None:
+    with DIMS.open() as stream:
+        for row in csv.DictReader(stream):
+            width, heads = int(row["d_model"]), int(row["n_heads"]) * int(row["d_head"])
+            matrices = int(row["n_layers"]) * width * (4 * heads + 2 * int(row["d_mlp"]))
+            assert parameters(resolve(row["model"]), offline=True) == matrices
+
+
+def test_other_models_are_counted_from_their_configuration_where_there_is_one(
+    tmp_path: Path,
+) -> None:
+    for step in (1, 2):
+        folders.write_model(tmp_path / f"step{step}")
+    source = LocalSource("run", tmp_path)
+    assert source.checkpoints()[-1] == Checkpoint("step2", 2)
+    assert parameters(source, offline=True) == 16 * (4 * 16 + 2 * 32)
+    assert parameters(RecordedSource("my-run"), offline=True) is None
+
+
 def test_resolving_names_loads_no_library() -> None:
     heavy = ["torch", "transformers", "transformer_lens", "huggingface_hub", "gguf", "numpy"]
     code = (
         "import sys; from mechtests.models.sources import resolve; "
-        "[resolve(n) for n in ('pythia-70m', 'smollm2-135m', 'a/b')]; "
+        "[resolve(n) for n in ('pythia-70m', 'smollm2-135m', 'a/b', 'sprout-1m')]; "
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

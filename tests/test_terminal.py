@@ -151,13 +151,19 @@ def test_an_inconclusive_verdict_names_its_parts_and_how_many_prompts_would_deci
     assert "reproduce" in text
 
 
-def test_what_holds_or_does_not_apply_takes_two_lines_at_most():
-    text = shown([record_of(HOLDS), record_of(NOT_APPLICABLE, cell="pythia-70m")])
+def test_what_holds_takes_two_lines_at_most():
+    text = shown([record_of(HOLDS), record_of(REFUTED, cell="pythia-70m")])
     lines = text.splitlines()
     at = lines.index(line_with(text, "  HOLDS  gpt2: induction score of head 5.3"))
-    assert lines[at + 2].startswith("  N/A  pythia-70m: the gate failed")
-    assert lines[at + 3] == ""
-    assert "reproduce" not in text
+    assert lines[at + 2].startswith("  REFUTED  pythia-70m")
+
+
+def test_a_reason_why_claims_do_not_apply_is_said_once_for_all_of_them():
+    cells = ("pythia-70m", "pythia-160m")
+    lines = shown([record_of(NOT_APPLICABLE, cell=cell) for cell in cells]).splitlines()
+    at = lines.index("Not applicable")
+    assert lines[at + 1].startswith(f"  {NOT_APPLICABLE.sentence[:20]}")
+    assert sum(NOT_APPLICABLE.sentence[:20] in line for line in lines) == 1
 
 
 def test_verbose_shows_the_rule_and_what_decides_nothing_for_every_verdict():

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from mechtests import rules
-from mechtests.errors import UsageError
+from mechtests.checkpoints import Series
+from mechtests.errors import NotApplicable, UsageError
+from mechtests.margins import LEVEL, below
 from mechtests.measurement import Measurement
 from mechtests.metrics import behaviour
 from mechtests.metrics.metric import Need
+from mechtests.onsets import Onset, onset
+from mechtests.series import Curve
+from mechtests.showing import shown
 from mechtests.tasks.prompts import Task
 from mechtests.verdict import Outcome, Verdict
 
@@ -60,6 +67,101 @@ def decided(answers: Measurement, task: Task) -> Verdict:
         sentence=f"{task.name} gate {gate.state}: {gate.sentence}",
         p=None,
     )
+
+
+def at_chance(answers: Measurement, task: Task, *, among: int) -> Verdict:
+    """Whether the behaviour is below one of its levels, so that the gate fails.
+
+    Args:
+        answers: The measured behaviour of the task.
+        task: The task with its levels.
+        among: How many tasks are asked at once, for Bonferroni's level.
+    """
+    levels = _levels(task)
+    parts = [
+        below(
+            answers.sample(value, "evaluation"),
+            level,
+            what=f"{task.name} {said(value)}",
+            level=1 - (1 - LEVEL) / (among * len(levels)),
+            kind="proportion" if value == "correct" else "mean",
+        )
+        for value, level in levels.items()
+    ]
+    return min(parts, key=lambda part: 1.0 if part.p is None else part.p)
+
+
+@dataclass(frozen=True, eq=False)
+class Emergence:
+    """When a task's behaviour is first above its gate.
+
+    Attributes:
+        onset: Of all that has a level together.
+        curves: Each curve by the value's name, on the evaluation half or as recorded.
+        levels: The level of each.
+        missing: Values with a level that were not recorded.
+    """
+
+    onset: Onset
+    curves: Mapping[str, Curve]
+    levels: Mapping[str, float]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def at_end(self) -> bool:
+        """Whether it is above its gate at the last checkpoint too."""
+        return bool(self.onset.above[-1] <= self.onset.error)
+
+    @property
+    def shown(self) -> list[object]:
+        """The curves for a verdict's ``shown["curves"]``."""
+        return [
+            shown(
+                curve,
+                f"{self.onset.what}: {said(value)}",
+                level=self.levels[value],
+                onset=self.onset,
+            )
+            for value, curve in self.curves.items()
+        ]
+
+    def shown_with(self, answers: Series, value: str) -> list[object]:
+        """The curves, and that of one more value where it has no level."""
+        what = f"{self.onset.what}: {said(value)}"
+        more = [] if value in self.curves else [shown(answers.curve(value), what)]
+        return [*self.shown, *more]
+
+
+def emergence(answers: Series, task: Task, generator: np.random.Generator) -> Emergence:
+    """When a task's behaviour is first above its gate, and stays there (claims.md, Onset).
+
+    Args:
+        answers: ``behaviour.answers`` of the task at every checkpoint.
+        task: The task with its levels.
+        generator: The source of the bands' draws.
+
+    Raises:
+        NotApplicable: Nothing that has a level was recorded.
+    """
+    levels, curves, reasons = _levels(task), {}, []
+    for value in levels:
+        try:
+            curves[value] = answers.curve(value)
+        except NotApplicable as reason:
+            reasons.append((value, reason))
+    if not curves:
+        raise reasons[0][1]
+    found = onset(
+        *((curve, levels[value]) for value, curve in curves.items()),
+        what=task.name,
+        generator=generator,
+    )
+    return Emergence(found, curves, levels, tuple(value for value, _ in reasons))
+
+
+def said(value: str) -> str:
+    """A value of the behaviour in words."""
+    return "accuracy" if value == "correct" else value.replace("_", " ")
 
 
 def _levels(task: Task) -> Mapping[str, float]:

@@ -5,9 +5,12 @@ Thresholds are those of the catalogue's table of roles (claims.md, "Role curves"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mechtests.checkpoints import Series
 from mechtests.measurement import Half, Head, Measurement
 
 INDUCTION = 0.1
@@ -69,3 +72,24 @@ def strongest(effects: Measurement, half: Half, count: int) -> list[Head]:
 
 def _heads(chosen: NDArray[np.bool_]) -> list[Head]:
     return [(int(layer), int(head)) for layer, head in np.argwhere(chosen)]
+
+
+def name_mover_candidates(
+    copying: Series, effects: Series, half: Half, gated: Sequence[bool]
+) -> list[Head]:
+    """Heads that are name movers at any checkpoint that does the task (claims.md, Role curves).
+
+    They are the same for the whole series, so that the onset of their copying does not
+    inherit the task's.
+
+    Args:
+        copying: ``copying.copy_scores`` at every checkpoint.
+        effects: ``effects.direct_effects`` at every checkpoint.
+        half: The half whose prompts choose.
+        gated: Whether each checkpoint does the task.
+    """
+    found: set[Head] = set()
+    for scores, effect, does in zip(copying, effects, gated, strict=True):
+        if does:
+            found.update(name_movers(scores, effect, half))
+    return sorted(found)

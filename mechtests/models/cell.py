@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from mechtests.errors import UsageError
 
 Json = Any
-Kind = Literal["hub", "folder", "gguf"]
+Kind = Literal["hub", "folder", "gguf", "embedded", "recorded"]
 Variant = Literal["trained", "untrained"]
 
 FINAL = "final"
@@ -69,7 +69,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """Hub, folder or GGUF file."""
+        """Hub, folder, GGUF file, embedded in the package, or recorded without a model."""
         ...
 
     def checkpoints(self, *, offline: bool) -> tuple[Checkpoint, ...]:
@@ -147,20 +147,16 @@ class Cell:
             parts.append(self.checkpoint.label)
         if self.variant == "untrained":
             parts.append(self.variant)
-        return ":".join(re.sub(r"[^\w+\-./]+", "-", part) for part in parts)
+        return ":".join(re.sub(r"[^\w:+\-./]+", "-", part) for part in parts)
 
 
-def select(
-    checkpoints: Sequence[Checkpoint], spec: str | None, over: str
-) -> tuple[Checkpoint | None, ...]:
+def select(checkpoints: Sequence[Checkpoint], spec: str) -> tuple[Checkpoint | None, ...]:
     """The checkpoints that ``--checkpoints`` names, in training order.
 
     Args:
         checkpoints: All that the source has, in order; may be empty.
         spec: ``final``, ``all``, ``log:12``, ``step:0,1000``, ``tokens:2e9``,
-            ``1000..8000``, or labels; joined by commas where they are lists. None is
-            ``final`` for a claim over a cell, and ``log:12`` otherwise.
-        over: What the claim is over: ``"cell"``, ``"training"``, ``"scale"``, ``"seeds"``.
+            ``1000..8000``, or labels; joined by commas where they are lists.
 
     Returns:
         ``(None,)`` for a model without checkpoints. ``all`` and ``log`` mean the
@@ -171,15 +167,14 @@ def select(
     Raises:
         UsageError: The spec cannot be read, or names what does not exist.
     """
-    asked = spec or (FINAL if over in ("cell", "seeds") else "log:12")
     if not checkpoints:
-        if spec in (None, FINAL, "all"):
+        if spec in (FINAL, "all"):
             return (None,)
         raise UsageError(
             f"--checkpoints {spec}: this model has no checkpoints, only its final weights; "
             f"ask for 'final'"
         )
-    found = _select(checkpoints, asked)
+    found = _select(checkpoints, spec)
     return tuple(checkpoint for checkpoint in checkpoints if checkpoint in found)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,15 @@ def _shards(index: Path) -> list[str]:
 
 
 def from_folder(
-    folder: Path, *, name: str, dtype: str, device: str, untrained_seed: int | None, remedy: str
+    folder: Path,
+    *,
+    name: str,
+    dtype: str,
+    device: str,
+    untrained_seed: int | None,
+    remedy: str,
+    beside: Sequence[Path] = (),
+    unseen: Callable[..., bool] | None = None,
 ) -> Loaded:
     """The model in a folder and its tokenizer, or the same configuration untrained.
 
@@ -91,19 +99,34 @@ def from_folder(
         device: The torch device by name.
         untrained_seed: Initialise from this seed and read no weights.
         remedy: What to do about a damaged file, ending a sentence.
+        beside: Folders that have the configuration or the tokenizer where ``folder``, with
+            the weights of one checkpoint, does not.
+        unseen: Tells which combinations were held out of training (``CellTokenizer``).
 
     Raises:
         LoadError: Files are missing, damaged or do not fit together.
     """
-    config = read_config(folder, name)
+    places = (folder, *beside)
+    described = _having(places, ["config.json"])
+    config = read_config(described, name)
     with quiet():
-        parsed = check_architecture(folder, config, name)
+        parsed = check_architecture(described, config, name)
         if untrained_seed is None:
-            model = _trained(folder, name, dtype, remedy)
+            model = _trained(folder, parsed, name, dtype, remedy)
         else:
             model = untrained(parsed, untrained_seed, dtype)
-        found = tokenizers.read(folder, name=name, vocabulary=_vocabulary(model))
+        found = tokenizers.read(
+            _having(places, tokenizers.FILES),
+            name=name,
+            vocabulary=_vocabulary(model),
+            unseen=unseen,
+        )
     return ready(model, found, device)
+
+
+def _having(places: Sequence[Path], files: Sequence[str]) -> Path:
+    """The first folder that has one of some files, or else the first."""
+    return next((f for f in places if any((f / file).is_file() for file in files)), places[0])
 
 
 def ready(model: Any, tokenizer: tokenizers.CellTokenizer, device: str) -> Loaded:
@@ -161,14 +184,16 @@ def untrained(config: Any, seed: int, dtype: str) -> Any:
     return model.to(getattr(torch, dtype))
 
 
-def _trained(folder: Path, name: str, dtype: str, remedy: str) -> Any:
+def _trained(folder: Path, config: Any, name: str, dtype: str, remedy: str) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     _check_weights(folder, name, remedy)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
+            generation_config=GenerationConfig(),  # else one is looked for beside the weights
             dtype=getattr(torch, dtype),
             attn_implementation="eager",
             local_files_only=True,

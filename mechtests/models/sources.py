@@ -7,14 +7,19 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mechtests.errors import UsageError
+from mechtests.errors import MechtestsError, UsageError
+from mechtests.models import embedded, recording
 from mechtests.models.cell import Source
+from mechtests.models.embedded import EmbeddedSource
 from mechtests.models.gguf import GgufSource
 from mechtests.models.hub import HubSource
 from mechtests.models.local import STEP_FOLDER, LocalSource
+from mechtests.models.recorded import RecordedSource
+from mechtests.models.revisions import PYTHIA_NAME, PYTHIA_SHAPES, pythia_parameters
+from mechtests.models.shape import Shape
 from mechtests.models.wheel import SMOLLM2
 
-PYTHIA_SIZES = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+PYTHIA_SIZES = tuple(PYTHIA_SHAPES)
 
 SHORT_NAMES = {
     **{f"pythia-{size}": f"EleutherAI/pythia-{size}" for size in PYTHIA_SIZES},
@@ -48,16 +53,15 @@ SHORT_NAMES = {
 """Short names and the hub repositories they stand for."""
 
 _WHEELS = {"smollm2-135m": SMOLLM2}
-_PYTHIA_VARIANT = re.compile(
-    rf"pythia-(?:{'|'.join(map(re.escape, PYTHIA_SIZES))})"
-    r"(?:-deduped)?(?:-v0|-(?:data-|weight-)?seed\d|-(?:all|attn|hidden)dropout)?"
-)
+_SIZE = re.compile(r"-\d+(?:\.\d+)?[mb](?=-|$)|(?<=^gpt2)-(?:medium|large|xl)$|-pt$")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _HUB_FOLDER = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 
 def parse_models(options: Iterable[str]) -> tuple[str, ...]:
     """The models named by ``--model``, which may be repeated and hold comma lists; each once.
+
+    The word ``sprout`` alone is the embedded family's three sizes.
 
     Raises:
         UsageError: A name is empty.
@@ -68,7 +72,8 @@ def parse_models(options: Iterable[str]) -> tuple[str, ...]:
         for name in [option] if whole else option.split(","):
             if not name.strip():
                 raise UsageError(f"--model {option!r}: a model's name is empty; {_FORMS}")
-            names[name.strip()] = None
+            family = name.strip() == embedded.FAMILY
+            names.update(dict.fromkeys(embedded.SIZES if family else [name.strip()]))
     return tuple(names)
 
 
@@ -76,26 +81,19 @@ def resolve(name: str, *, cache: Path | None = None) -> Source:
     """Where a model comes from, by its name; whether it exists there is found on use.
 
     Args:
-        name: A short name (``pythia-160m``), a hub id (``owner/name``), a ``.gguf`` file, a
-            model's folder, a folder of ``stepN/`` or ``checkpoint-N/`` folders, or a
-            ``models--owner--name`` folder of a hub cache. A folder that is called like a
-            short name is written ``./name``; before a hub id, an existing path goes first.
+        name: An embedded model (``sprout-1m``), ``recorded:NAME``, a short name
+            (``pythia-160m``), a hub id (``owner/name``), a ``.gguf`` file, a model's folder, a
+            folder of ``stepN/`` or ``checkpoint-N/`` folders, or a ``models--owner--name``
+            folder of a hub cache. A folder that is called like a short name is written
+            ``./name``; before a hub id, an existing path goes first.
         cache: Where fetched files and digests are kept; None keeps nothing and fetches into
             the user's cache folder.
 
     Raises:
         UsageError: The name is none of these; near ones are named.
     """
-    short = name.lower()
-    if wheel := _WHEELS.get(short):
-        from mechtests.store import default_folder
-
-        kept = (cache or default_folder()) / "models" / Path(wheel.member).name
-        return GgufSource(short, wheel.installed() or kept, cache, wheel)
-    if short in SHORT_NAMES:
-        return HubSource(short, SHORT_NAMES[short])
-    if _PYTHIA_VARIANT.fullmatch(short):
-        return HubSource(short, f"EleutherAI/{short}")
+    if (source := _by_name(name, cache)) is not None:
+        return source
     path = Path(name).expanduser()
     if path.exists():
         return _at_path(path.absolute(), cache)
@@ -104,6 +102,68 @@ def resolve(name: str, *, cache: Path | None = None) -> Source:
     if _HUB_ID.fullmatch(name):
         return HubSource(name.rpartition("/")[2], name)
     raise _unknown(name)
+
+
+def _by_name(name: str, cache: Path | None) -> Source | None:
+    """The source of a model that is known by its name alone."""
+    short = name.lower()
+    if short in embedded.NAMES:
+        return EmbeddedSource(short)
+    if name.startswith(recording.PREFIX):
+        model = name.removeprefix(recording.PREFIX)
+        recording.read(model)
+        return RecordedSource(model)
+    if wheel := _WHEELS.get(short):
+        from mechtests.store import default_folder
+
+        kept = (cache or default_folder()) / "models" / Path(wheel.member).name
+        return GgufSource(short, wheel.installed() or kept, cache, wheel)
+    if short in SHORT_NAMES:
+        return HubSource(short, SHORT_NAMES[short])
+    return HubSource(short, f"EleutherAI/{short}") if PYTHIA_NAME.fullmatch(short) else None
+
+
+def family(name: str) -> str:
+    """The models a model is compared with over scale: those that differ in size alone.
+
+    ``"pythia"`` and ``"pythia-deduped"`` (other seeds and dropouts are their own family),
+    ``"sprout"`` for its three sizes, and what a short name is without its size: ``"gpt2"``,
+    ``"qwen2.5"``. Recorded models are a family of their own, ``"recorded:pythia"``: other
+    prompts were measured. A model that is none of these is its own family.
+    """
+    if name.startswith(recording.PREFIX):
+        return recording.PREFIX + family(name.removeprefix(recording.PREFIX))
+    short = name.lower()
+    if short in embedded.SIZES:
+        return embedded.FAMILY
+    if match := PYTHIA_NAME.fullmatch(short):
+        return name if match["variant"] else f"pythia{match['deduped'] or ''}"
+    return _SIZE.sub("", _SIZE.sub("", short)) if short in SHORT_NAMES else name
+
+
+def is_pythia(name: str) -> bool:
+    """Whether a model was trained on Pythia's schedule: any size or variant, also recorded."""
+    match = PYTHIA_NAME.fullmatch(name.removeprefix(recording.PREFIX))
+    return match is not None and match["variant"] != "-v0"
+
+
+def parameters(source: Source, *, offline: bool) -> int | None:
+    """Non-embedding parameters: entries of the blocks' weight matrices; what orders a scale.
+
+    Known of every Pythia and embedded model by its name, also in a recording or a replay; else
+    from the model's configuration. None where that is not at hand.
+    """
+    name = source.name.removeprefix(recording.PREFIX)
+    if name in embedded.NAMES:
+        source = EmbeddedSource(name)
+    if (known := pythia_parameters(name)) is not None:
+        return known
+    try:
+        moments = source.checkpoints(offline=True)
+        config = source.config(moments[-1] if moments else None, offline=offline)
+        return Shape.from_config(config).block_parameters
+    except MechtestsError:
+        return None
 
 
 def _at_path(path: Path, cache: Path | None) -> Source:
@@ -130,13 +190,13 @@ def _looks_like_a_path(name: str) -> bool:
 
 
 _FORMS = (
-    "a model is a short name (pythia-160m), a hub id (owner/name), a .gguf file, or a local "
-    "folder, whose path is written --model=PATH"
+    "a model is embedded (sprout-1m), a short name (pythia-160m), a hub id (owner/name), "
+    "recorded:NAME, a .gguf file, or a local folder, whose path is written --model=PATH"
 )
 
 
 def _unknown(name: str) -> UsageError:
-    known = [*_WHEELS, *SHORT_NAMES]
+    known = [*embedded.NAMES, *_WHEELS, *SHORT_NAMES]
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.6)
     if not near:
         return UsageError(f"there is no model {name!r}; {_FORMS}")

@@ -73,8 +73,9 @@ class Matrix:
     @classmethod
     def of(cls, records: Sequence[Record]) -> Matrix:
         """The matrix of some records."""
-        at = {(Row.of(record), record.cell.id): record for record in records}
-        cells = {record.cell.id: record.cell for record in records}
+        columns = _columns(records)
+        at = {(Row.of(record), columns[record.cell.id].id): record for record in records}
+        cells = {cell.id: cell for cell in columns.values()}
         return cls(
             rows=tuple(sorted({row for row, _ in at}, key=_row_order)),
             cells=tuple(sorted(cells.values(), key=_cell_order)),
@@ -136,6 +137,23 @@ class Matrix:
     def _column(self, block: Block, cell: str) -> list[str]:
         words = [self.word(row, cell) for row in self.rows]
         return [each.letter if block.letters else each.word for each in words]
+
+
+def _columns(records: Sequence[Record]) -> dict[str, RecordedCell]:
+    """The column each cell, series or family stands in, by its id.
+
+    A series and the only cell of its model share one, headed by the model's name.
+    """
+    cells = {record.cell.id: record.cell for record in records}
+    series = {r.cell.id: r.cell for r in records if r.claim.over == "training"}
+    lone: dict[str, list[str]] = {}
+    for record in records:
+        if record.claim.over == "cell" and record.cell.id not in lone.get(record.cell.model, ()):
+            lone.setdefault(record.cell.model, []).append(record.cell.id)
+    shared = {
+        ids[0]: series[model] for model, ids in lone.items() if model in series and len(ids) == 1
+    }
+    return {**cells, **shared}
 
 
 def tables(matrix: Matrix, width: int, *, rule: str) -> tuple[list[Table], str]:

@@ -19,8 +19,9 @@ def render(plan: Plan, *, width: int) -> str:
 
     console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
     settings = plan.settings
+    cells = {cell for case in plan.cases for cell in case.cells}
     console.print(
-        f"plan: {len(plan.cases)} verdicts in {len({case.cell for case in plan.cases})} cells, "
+        f"plan: {len(plan.cases)} verdicts in {len(cells)} cells, "
         f"profile {settings.profile}, seed {settings.seed}, {settings.dtype}"
     )
     for cell in plan.cells:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mechtests.reporting import curves, wording
 from mechtests.reporting import matrix as matrices
-from mechtests.reporting import wording
 from mechtests.reporting.json_values import Json
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.page import LABEL, Page
@@ -54,6 +54,7 @@ def render(
         _matrix(page, matrix)
         if verbosity > -1:
             _reasons(page, matrix, full=verbosity > 0)
+            _not_applicable(page, matrix)
             _families(page, records)
     _totals(page, records, path)
     return page.text
@@ -72,14 +73,36 @@ def _matrix(page: Page, matrix: Matrix) -> None:
 def _reasons(page: Page, matrix: Matrix, *, full: bool) -> None:
     for name in dict.fromkeys(row.id for row in matrix.rows):
         records = matrix.of_claim(name)
+        spoken = [record for record in records if record.outcome is not Outcome.NOT_APPLICABLE]
+        if not spoken:
+            continue
         claim = records[0].claim
         page.say(f", section {claim.section}" if claim.section else "", head=name, style="bold")
         page.say(claim.says, at=2)
         if full and claim.rule:
             page.say(claim.rule, head="Rule: ", style="dim", at=2)
-        for record in records:
-            task = f" ({record.claim.task})" if matrix.several_tasks(name) else ""
-            _reason(page, record, record.cell.id + task, full)
+        for record in spoken:
+            _reason(page, record, _where(matrix, record), full)
+        page.say("")
+
+
+def _where(matrix: Matrix, record: Record) -> str:
+    several = matrix.several_tasks(record.claim.id)
+    return record.cell.id + (f" ({record.claim.task})" if several else "")
+
+
+def _not_applicable(page: Page, matrix: Matrix) -> None:
+    """What does not apply, each reason once with all the claims it keeps from being judged."""
+    reasons: dict[str, dict[str, None]] = {}
+    for name in dict.fromkeys(row.id for row in matrix.rows):
+        for record in matrix.of_claim(name):
+            if record.outcome is Outcome.NOT_APPLICABLE:
+                task = f" ({record.claim.task})" if matrix.several_tasks(name) else ""
+                reasons.setdefault(record.verdict.sentence, {})[name + task] = None
+    if reasons:
+        page.say("", head="Not applicable", style="bold")
+        for sentence, names in reasons.items():
+            page.say(f"{sentence}: {', '.join(names)}", at=2, then=4)
         page.say("")
 
 
@@ -88,11 +111,14 @@ def _reason(page: Page, record: Record, where: str, full: bool) -> None:
     head = f"{IN_A_REASON.get(word, word.word)}  {where}"
     if not (full or record.outcome in IN_FULL or record.not_after_correction):
         page.say(f": {record.verdict.sentence}", head=head, style=word.style, at=2, then=4)
+        _curves(page, record)
         return
     page.say("", head=head, style=word.style, at=2)
     page.say(record.verdict.sentence, at=4)
     _numbers(page, record)
-    for part in record.verdict.parts:
+    _curves(page, record)
+    unsaid = [part for part in record.verdict.parts if part.sentence not in record.verdict.sentence]
+    for part in record.verdict.parts if full else unsaid:
         page.label("part", f"{wording.WORDS[part.outcome].word}: {part.sentence}")
     for control in record.verdict.controls:
         page.label("control", _control(control))
@@ -115,6 +141,13 @@ def _numbers(page: Page, record: Record) -> None:
         page.label("p", wording.probability(verdict.p) + q)
 
 
+def _curves(page: Page, record: Record) -> None:
+    """What was followed over training, one strip a curve."""
+    for curve in record.verdict.shown.get("curves", ()):
+        for index, line in enumerate(curves.lines(curve, ascii=page.ascii)):
+            page.label("" if index else "curve", line)
+
+
 def _control(control: Control) -> str:
     named = control.sentence.startswith(control.name)
     text = control.sentence if named else f"{control.name}: {control.sentence}"
@@ -131,6 +164,8 @@ def _beside(page: Page, record: Record, full: bool) -> None:
         page.label("note", note)
     if full:
         for name, value in record.verdict.shown.items():
+            if name == "curves":
+                continue
             page.label("shown", f"{name.replace('_', ' ')}: {_value(value)}")
 
 

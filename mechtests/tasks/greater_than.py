@@ -278,6 +278,7 @@ greater_than = Task(
     version=1,
     generate=generate,
     sizes={"quick": 60, "standard": 400, "full": 1000},
+    behaviour_sizes={"quick": 240, "standard": 400, "full": 1000},
     longest=28,
     levels=Levels({"probability_difference": 0.20, "beyond_other_prompt": 0.0}),
     corruption="year 01",

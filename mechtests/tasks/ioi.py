@@ -208,11 +208,9 @@ ioi = Task(
     version=2,
     generate=generate,
     sizes={"quick": 60, "standard": 400, "full": 1200},
+    behaviour_sizes={"quick": 240, "standard": 1200, "full": 2400},
     longest=24,
     levels=Levels({"correct": 0.60, "logit_difference": 0.0}),
     corruption="S2->IO",
     annotate=annotate,
 )
-
-ioi_behaviour = replace(ioi, sizes={"quick": 240, "standard": 1200, "full": 2400})
-"""More of the same prompts, for claims about the behaviour alone, which cost one pass each."""

@@ -175,6 +175,8 @@ class Task:
         generate: ``generate(tokenizer, n, generator)`` gives n prompts, or raises
             ``NotApplicable`` with the reason.
         sizes: How many prompts each profile takes.
+        behaviour_sizes: How many it takes where only the behaviour is asked for, which costs
+            a pass each, over many checkpoints at once; ``sizes`` unless said.
         longest: No prompt is longer than so many tokens; for the plan's cost.
         levels: The behaviour gate, or None where the task has no answers.
         corruption: The corrupted variant that patching uses unless told otherwise.
@@ -192,5 +194,11 @@ class Task:
     longest: int
     levels: Levels | None = None
     corruption: str | None = None
+    behaviour_sizes: Mapping[str, int] | None = None
     annotate: Callable[[Tokenizer, Prompts], Prompts] | None = field(default=None, repr=False)
     column: Column | None = None
+
+    @property
+    def behaviour(self) -> Task:
+        """The same prompts, as many as claims about the behaviour alone take."""
+        return replace(self, sizes=self.behaviour_sizes or self.sizes)

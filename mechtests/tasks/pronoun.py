@@ -198,6 +198,7 @@ pronoun = Task(
     version=1,
     generate=generate,
     sizes={"quick": 60, "standard": 400, "full": 400},
+    behaviour_sizes={"quick": 240, "standard": 400, "full": 400},
     longest=20,
     levels=Levels({"correct": 0.60, "logit_difference": 0.0}),
     corruption="other gender",

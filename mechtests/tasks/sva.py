@@ -225,6 +225,7 @@ sva = Task(
     version=1,
     generate=generate,
     sizes={"quick": 60, "standard": 600, "full": 1200},
+    behaviour_sizes={"quick": 240, "standard": 600, "full": 1200},
     longest=18,
     levels=Levels({"probability_difference": 0.20}),
     corruption="other number",

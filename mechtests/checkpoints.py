@@ -1,0 +1,92 @@
+"""A measurement over training: the same at every checkpoint of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mechtests.errors import NotApplicable
+from mechtests.measurement import Estimate, Half, Head, Measurement
+from mechtests.series import Curve, Moment
+
+
+@dataclass(frozen=True)
+class Series:
+    """One measurement at every checkpoint of a model, first to last, on the same prompts.
+
+    Attributes:
+        moments: Where in training each was made.
+        measurements: What was measured there.
+    """
+
+    moments: tuple[Moment, ...]
+    measurements: tuple[Measurement, ...]
+
+    def __len__(self) -> int:
+        """How many checkpoints there are."""
+        return len(self.moments)
+
+    def __iter__(self) -> Iterator[Measurement]:
+        """The measurements, first to last."""
+        return iter(self.measurements)
+
+    def __getitem__(self, at: int) -> Measurement:
+        """The measurement at one of the checkpoints; -1 is the last."""
+        return self.measurements[at]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether these are means that someone else measured, without prompts."""
+        return any(each.recorded for each in self.measurements)
+
+    def curve(self, value: str, half: Half = "evaluation", *index: int) -> Curve:
+        """One number over training: a value at an index of its axes beside the prompts.
+
+        What was recorded as means has no halves: the curve is then of those means.
+
+        Raises:
+            NotApplicable: The value was not recorded.
+        """
+        if self.recorded:
+            return self._recorded(value, index)
+        samples = tuple(each.sample(value, half, *index) for each in self.measurements)
+        return Curve(self.moments, samples, kind="proportion" if value == "correct" else "mean")
+
+    def strongest(
+        self, value: str, half: Half = "selection", *, among: Sequence[Head] | None = None
+    ) -> tuple[Head, ...]:
+        """At each checkpoint the head with the largest mean on a half, of some or of all."""
+        return tuple(_strongest(each, value, half, among) for each in self.measurements)
+
+    def follow(self, value: str, heads: Sequence[Head], half: Half = "evaluation") -> Curve:
+        """The value of another head at each checkpoint, as ``strongest`` chose them."""
+        samples = tuple(
+            each.sample(value, half, *head)
+            for each, head in zip(self.measurements, heads, strict=True)
+        )
+        return Curve(self.moments, samples)
+
+    def _recorded(self, value: str, index: tuple[int, ...]) -> Curve:
+        """The curve of what was recorded, at the checkpoints at which it was."""
+        found: dict[Moment, Estimate] = {}
+        for moment, each in zip(self.moments, self.measurements, strict=True):
+            try:
+                found[moment] = each.estimate(value, *index)
+            except NotApplicable as reason:
+                missing = reason
+        if not found:
+            raise missing
+        return Curve.recorded(
+            tuple(found),
+            [each.mean for each in found.values()],
+            [float("nan") if each.error is None else each.error for each in found.values()],
+        )
+
+
+def _strongest(
+    measurement: Measurement, value: str, half: Half, among: Sequence[Head] | None
+) -> Head:
+    if among is None:
+        return measurement.strongest(value, half)
+    means = measurement.mean(value, half)
+    return max(among, key=lambda head: float(means[head]))

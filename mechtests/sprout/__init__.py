@@ -1,0 +1,1 @@
+"""The embedded family: a small language, its corpus and tokenizer, and the trained models."""

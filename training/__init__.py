@@ -1,0 +1,1 @@
+"""How the embedded family was trained: ``python -m training`` (``make embedded``)."""
