@@ -21,7 +21,7 @@ TASKS = tuple(task.behaviour for task in (ioi, greater_than, pronoun, sva))
     says="No two checkpoints have the same weights.",
     over="training",
     components=["checkpoints"],
-    needs={"weights": weights.fingerprints(ioi)},
+    needs={"weights": weights.fingerprints(repeated_tokens)},
 )
 def test_no_two_checkpoints_have_the_same_weights(measured, judge):
     """All digests of the loaded weights differ, and so does every large matrix: exact.
@@ -42,11 +42,11 @@ def test_no_two_checkpoints_have_the_same_weights(measured, judge):
     says="The checkpoints asked for are there, in order, with a token count each.",
     over="training",
     components=["checkpoints"],
-    needs={"behaviour": behaviour.answers(ioi.behaviour)},
+    needs={"weights": weights.fingerprints(repeated_tokens)},
 )
 def test_the_checkpoints_are_there_in_order_with_their_tokens(measured, judge):
     """Each checkpoint was measured, has a token count, and more of them than the one before."""
-    moments = measured.behaviour.moments
+    moments = measured.weights.moments
     untold = [moment.label for moment in moments if moment.tokens is None]
     tokens = [moment.tokens or 0 for moment in moments]
     ordered = all(before < after for before, after in pairwise(tokens))
