@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mechtests.errors import NotApplicable
+from mechtests.margins import Kind
 from mechtests.measurement import Estimate, Half, Head, Measurement
 from mechtests.series import Curve, Moment
 
@@ -50,7 +51,7 @@ class Series:
         if self.recorded:
             return self._recorded(value, index)
         samples = tuple(each.sample(value, half, *index) for each in self.measurements)
-        return Curve(self.moments, samples, kind="proportion" if value == "correct" else "mean")
+        return Curve(self.moments, samples, self._kind(value))
 
     def strongest(
         self, value: str, half: Half = "selection", *, among: Sequence[Head] | None = None
@@ -64,7 +65,11 @@ class Series:
             each.sample(value, half, *head)
             for each, head in zip(self.measurements, heads, strict=True)
         )
-        return Curve(self.moments, samples)
+        return Curve(self.moments, samples, self._kind(value))
+
+    def _kind(self, value: str) -> Kind:
+        """Shares lie between 0 and 1, and near both no interval by their spread is right."""
+        return "proportion" if self.measurements[0].units.get(value) == "share" else "mean"
 
     def _recorded(self, value: str, index: tuple[int, ...]) -> Curve:
         """The curve of what was recorded, at the checkpoints at which it was."""

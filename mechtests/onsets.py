@@ -287,15 +287,16 @@ def before(curve: Curve, onset: Onset) -> Curve | None:
         stop = onset.moments.index(onset.by)
     else:
         stop = 0 if onset.after is None else onset.moments.index(onset.after) + 1
-    kept = {moment.label for moment in onset.moments[:stop]}
-    chosen = [i for i, label in enumerate(curve.labels) if label in kept]
-    return curve.take(chosen) if chosen else None
+    return _at(curve, onset.moments[:stop])
 
 
 def since(curve: Curve, onset: Onset) -> Curve | None:
     """The curve from the first checkpoint above on; None where there is no confirmed one."""
-    if onset.by is None:
-        return None
-    kept = {moment.label for moment in onset.moments[onset.moments.index(onset.by) :]}
+    start = None if onset.by is None else onset.moments.index(onset.by)
+    return None if start is None else _at(curve, onset.moments[start:])
+
+
+def _at(curve: Curve, moments: Sequence[Moment]) -> Curve | None:
+    kept = {moment.label for moment in moments}
     chosen = [i for i, label in enumerate(curve.labels) if label in kept]
     return curve.take(chosen) if chosen else None

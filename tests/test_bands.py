@@ -137,8 +137,9 @@ def test_the_band_of_recorded_means_is_normal_at_a_bonferroni_level():
     half = 0.1 * stats.norm.ppf(1 - 0.025 / 10)
     assert ends.low == pytest.approx(np.arange(10) - half)
     assert ends.high == pytest.approx(np.arange(10) + half)
-    placed = standing(found, 1.0, np.random.default_rng(0))
-    assert placed.above[2] == pytest.approx(20 * stats.norm.sf(10))
+    placed = standing(found, 1.7, np.random.default_rng(0))
+    assert placed.above[2] == pytest.approx(20 * stats.norm.sf(3))
+    assert placed.below[1] == pytest.approx(20 * stats.norm.sf(7), rel=1e-6, abs=0)
 
 
 def test_recorded_means_without_errors_stand_nowhere():

@@ -25,7 +25,14 @@ def measurement(name: str, values: dict[str, np.ndarray], **facts: object) -> Me
     cluster = np.arange(PROMPTS) // 2
     axes = {key: ("prompt", "layer", "head")[: value.ndim] for key, value in values.items()}
     return Measurement(
-        name, values, axes, dict.fromkeys(values, "share"), cluster, cluster * 0, cluster % 2, facts
+        name,
+        values,
+        axes,
+        {key: "share" if key != "logit_difference" else "logits" for key in values},
+        cluster,
+        cluster * 0,
+        cluster % 2,
+        facts,
     )
 
 
@@ -50,12 +57,13 @@ def test_the_strongest_head_of_one_half_is_followed_on_the_other() -> None:
 
 
 def test_the_halves_of_a_curve_are_the_prompts_of_each() -> None:
-    values = np.where((np.arange(PROMPTS) // 2) % 2, 3.0, 1.0)
-    found = series_of(measurement("m", {"x": values}), measurement("m", {"x": values + 1}))
-    assert found.curve("x", "selection").means.tolist() == [1.0, 2.0]
-    assert found.curve("x").means.tolist() == [3.0, 4.0]
+    values = np.where((np.arange(PROMPTS) // 2) % 2, 0.75, 0.25)
+    found = series_of(measurement("m", {"x": values}), measurement("m", {"x": values / 2}))
+    assert found.curve("x", "selection").means.tolist() == [0.25, 0.125]
+    assert found.curve("x").means.tolist() == [0.75, 0.375]
+    assert found.curve("x").kind == "proportion"
     assert len(found) == 2
-    assert found[-1].mean("x") == 3.0
+    assert found[-1].mean("x") == 0.25
 
 
 def recorded(mean: float) -> Recorded:

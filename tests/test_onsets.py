@@ -158,6 +158,17 @@ def test_a_conjunction_is_above_where_all_are_and_below_where_any_is():
     assert never.state is State.NEVER
 
 
+def test_two_bands_hold_at_once_since_they_share_their_error():
+    right, wrong = (exact(np.full((8, 15), share), kind="proportion") for share in (1.0, 0.0))
+    generator = np.random.default_rng(0)
+    alone = onset((right, 0.6), what="x", generator=generator)
+    assert alone.above == pytest.approx(np.full(8, 2 * 8 * 0.6**15), abs=0, rel=1e-6)
+    both = onset((right, 0.6), (right, 0.6), what="x", generator=generator)
+    assert both.above == pytest.approx(2 * alone.above, abs=0, rel=1e-6)
+    none = onset((right, 0.6), (wrong, 0.6), what="x", generator=generator)
+    assert none.below == pytest.approx(np.full(8, 2 * 2 * 8 * 0.4**15), abs=0, rel=1e-6)
+
+
 def test_curves_of_other_checkpoints_have_no_common_onset():
     one, two = exact(np.eye(8)), exact(np.eye(8)[:5])
     with pytest.raises(MeasurementError, match=r"same checkpoints .* 2 of 8, 5 checkpoints"):
