@@ -99,8 +99,9 @@ class Case:
         if self.lacks:
             return ()
         last = cell == self.final(cell)
-        wanted = self.gate_needs if shut else self.needs
-        return tuple(need for need in wanted if last or need.cell == "here")
+        if shut:
+            return self.gate_needs if last else ()
+        return tuple(need for need in self.needs if last or need.cell == "here")
 
 
 def trained(cell: Cell) -> Cell:

@@ -8,16 +8,14 @@ can refute a claim, and cannot make it hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from mechtests.errors import UsageError
-from mechtests.onsets import Onset, State, least_error
+from mechtests.onsets import Decide, Onset, State, least_error
 from mechtests.series import Moment, spoken_count
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
-
-Test = Callable[[tuple[Onset, ...]], bool]
 
 
 def lead(one: Onset, other: Onset) -> tuple[float, float]:
@@ -116,8 +114,8 @@ def _placed(found: tuple[Onset, ...]) -> bool:
 
 def _compared(
     onsets: tuple[Onset, Onset],
-    holds: Test,
-    refutes: Test,
+    holds: Decide,
+    refutes: Decide,
     distance: tuple[float, float],
     claimed: str,
     verdict: Verdict,

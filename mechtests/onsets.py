@@ -78,8 +78,8 @@ class Onset:
     @cached_property
     def _candidate(self) -> int | None:
         """Where nothing is confirmed: the first of the checkpoints above up to the last."""
-        last = len(self._runs)
-        return next((i for i, run in enumerate(self._runs) if run and i + run == last), None)
+        ends = len(self._runs)
+        return next((i for i, run in enumerate(self._runs) if run and i + run == ends), None)
 
     @cached_property
     def state(self) -> State:
@@ -95,8 +95,7 @@ class Onset:
     @cached_property
     def after(self) -> Moment | None:
         """The last checkpoint below before the onset; None where none is."""
-        i = self._last_below
-        return None if i is None else self.moments[i]
+        return None if self._last_below is None else self.moments[self._last_below]
 
     @cached_property
     def by(self) -> Moment | None:
@@ -205,9 +204,10 @@ class Onset:
         )
 
 
-def least_error(
-    onsets: Sequence[Onset], decide: Callable[[tuple[Onset, ...]], bool]
-) -> float | None:
+Decide = Callable[[tuple[Onset, ...]], bool]
+
+
+def least_error(onsets: Sequence[Onset], decide: Decide) -> float | None:
     """One-sided p of what some onsets decide: half of the least error at which they still do.
 
     It is at most 0.025 exactly where they decide at the 95% of their bands; None where one of
@@ -226,9 +226,7 @@ def least_error(
     return 1.0 if least is None else float(least) / 2
 
 
-def _decides(
-    onsets: Sequence[Onset], decide: Callable[[tuple[Onset, ...]], bool], error: float
-) -> bool:
+def _decides(onsets: Sequence[Onset], decide: Decide, error: float) -> bool:
     return decide(tuple(each.at(error) for each in onsets))
 
 
@@ -292,8 +290,9 @@ def before(curve: Curve, onset: Onset) -> Curve | None:
 
 def since(curve: Curve, onset: Onset) -> Curve | None:
     """The curve from the first checkpoint above on; None where there is no confirmed one."""
-    start = None if onset.by is None else onset.moments.index(onset.by)
-    return None if start is None else _at(curve, onset.moments[start:])
+    if onset.by is None:
+        return None
+    return _at(curve, onset.moments[onset.moments.index(onset.by) :])
 
 
 def _at(curve: Curve, moments: Sequence[Moment]) -> Curve | None:

@@ -82,6 +82,8 @@ class Row:
 def usable_names(tokenizer: Tokenizer, generator: np.random.Generator) -> list[Name]:
     """As many names of either gender that are one token, dealt to the halves in random order.
 
+    Of a model whose training is known only names that were held out of it with some adjective.
+
     Raises:
         NotApplicable: There are fewer than 8 of a gender.
     """
@@ -97,8 +99,12 @@ def usable_names(tokenizer: Tokenizer, generator: np.random.Generator) -> list[N
                 f"and {FEWEST} are needed; {pieces(tokenizer, f' {split}')}; take a model whose "
                 "tokenizer knows names, or give prompts of your own as a CSV"
             )
-    used = min(MOST, *map(len, known))
-    drawn = [generator.permutation(names)[:used].tolist() for names in known]
+    free = [
+        [name for name in names if any(tokenizer.unseen("pronoun", name, word) for word in WORDS)]
+        for names in known
+    ]
+    used = min(MOST, *map(len, free))
+    drawn = [generator.permutation(names)[:used].tolist() for names in free]
     return [
         Name(text, gender, i % 2, 2 * i + gender)
         for gender, names in enumerate(drawn)
