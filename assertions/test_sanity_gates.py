@@ -3,13 +3,17 @@
 from mechtests import claim
 from mechtests.metrics import behaviour, gates
 from mechtests.tasks import find
+from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
+from mechtests.tasks.pronoun import pronoun
+from mechtests.tasks.succession import succession
+from mechtests.tasks.sva import sva
 
 
 @claim(
     "sanity.gates",
     says="Which behaviours the model has; every mechanism claim refers to it.",
-    tasks=[ioi],
+    tasks=[ioi, greater_than, pronoun, sva, succession],
     components=["behaviour"],
     needs=lambda task: {"behaviour": behaviour.answers(task)},
 )

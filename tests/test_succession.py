@@ -17,6 +17,7 @@ from mechtests.tasks.succession import (
     LISTS,
     LONGEST,
     SHORTEST,
+    needs_lead,
     ordered_pairs,
     succession,
 )
@@ -183,3 +184,19 @@ def test_a_pair_of_one_prompt_is_not_applicable() -> None:
 
 def test_the_task_is_found_by_its_file_name() -> None:
     assert find("succession") is succession
+
+
+class Blind(TaskWords):
+    """A word is one token with a space before it and without."""
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(" " + text.lstrip())
+
+
+def test_where_a_space_makes_no_difference_the_items_come_without_words_before_them() -> None:
+    assert needs_lead(WORDS)
+    assert not needs_lead(Blind())
+    plain, led = prompts(tokenizer=Blind()), prompts()
+    for bare, whole in zip(plain.texts, led.texts, strict=True):
+        assert any(whole == f"{lead} {bare}" for lead, _ in FORMS)
+    assert np.array_equal(plain.right, led.right)

@@ -30,7 +30,9 @@ TESTS = {
     if hasattr(test, ATTRIBUTE)
     for claim in getattr(test, ATTRIBUTE).claims
 }
-CLAIMS = {claim.id: claim for claim in shipped.claims()}
+CLAIMS = {
+    claim.id: claim for claim in reversed(list(shipped.claims()))
+}  # of several tasks the first
 ONSET = CLAIMS["tigges2024.induction-onset"]
 DIFFER = CLAIMS["sanity.checkpoints-differ"]
 WORDS = Numbers(120, bos=0)

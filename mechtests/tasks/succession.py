@@ -42,7 +42,11 @@ CYCLIC = ("days", "months")
 SHORTEST, LONGEST = 2, 5
 """So many items of a list are shown."""
 FORMS = (("Then:", ""), ("So it is", ","))
-"""What comes before the items, and the mark behind each of them, the last one too."""
+"""What comes before the items, and the mark behind each of them, the last one too.
+
+Words before them give the first item the space that the others have; a tokenizer to which a
+word is the same with and without it needs none.
+"""
 FEWEST = 20
 """Ordered pairs, as the catalogue of claims needs them."""
 FEWEST_ENDS = 4
@@ -67,17 +71,28 @@ class Row:
     form: int
     elsewhere: int
 
-    def text(self, last: int) -> str:
-        """As many items, up to this one."""
+    def text(self, last: int, *, led: bool = True) -> str:
+        """As many items, up to this one; ``led`` by words before them or not."""
         lead, mark = FORMS[self.form]
         items = LISTS[self.list]
         stretch = (items[i % len(items)] for i in range(last - self.shown + 1, last + 1))
-        return lead + "".join(f" {item}{mark}" for item in stretch)
+        shown = "".join(f" {item}{mark}" for item in stretch)
+        return lead + shown if led else shown.lstrip()
 
 
 def tokens(tokenizer: Tokenizer) -> dict[str, list[int | None]]:
     """The token of every item of every list, None where it is not one token."""
     return {name: [one_token(tokenizer, item) for item in items] for name, items in LISTS.items()}
+
+
+def needs_lead(tokenizer: Tokenizer) -> bool:
+    """Whether some item is another token at the start of a text than behind a space."""
+    items = [item for items in LISTS.values() for item in items]
+    return any(
+        tokenizer.encode(item) != tokenizer.encode(f" {item}")
+        for item in items
+        if one_token(tokenizer, item) is not None
+    )
 
 
 def ordered_pairs(tokenizer: Tokenizer) -> list[OrderedPair]:
@@ -184,10 +199,11 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
         [token for token in known[row.list] if token not in (None, answer)]
         for (row, _), answer in zip(made, right, strict=True)
     ]
+    led = needs_lead(tokenizer)
     prompts = assembled(
         tokenizer,
-        [row.text(row.last) for row, _ in made],
-        {"elsewhere": [row.text(row.elsewhere) for row, _ in made]},
+        [row.text(row.last, led=led) for row, _ in made],
+        {"elsewhere": [row.text(row.elsewhere, led=led) for row, _ in made]},
         strata=[(*_cluster_and_list(row), half) for row, half in made],
         answers=(
             np.array(right)[:, None],
@@ -219,7 +235,7 @@ def annotate(tokenizer: Tokenizer, prompts: Prompts) -> Prompts:
 
 succession = Task(
     name="succession",
-    version=1,
+    version=2,
     generate=generate,
     sizes={"quick": 60, "standard": 300, "full": 600},
     longest=18,
