@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -46,15 +47,17 @@ def claims() -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    for claim in shipped.claims():
-        task = f" ({claim.task})" if claim.task else ""
-        console.print(f"[bold]{claim.id}[/bold]{task}  over {claim.over}, v{claim.version}")
-        for name, text in (
+    for name, same in groupby(shipped.claims(), key=lambda claim: claim.id):
+        claim, *others = same
+        tasks = ", ".join(each.task for each in (claim, *others) if each.task)
+        on = f" ({tasks})" if tasks else ""
+        console.print(f"[bold]{name}[/bold]{on}  over {claim.over}, v{claim.version}")
+        for part, text in (
             ("says", claim.says),
             ("rule", claim.rule),
             *(("control", control) for control in claim.controls),
         ):
-            console.print(Padding(Text(f"{name}: {text}"), (0, 0, 0, 4)))
+            console.print(Padding(Text(f"{part}: {text}"), (0, 0, 0, 4)))
 
 
 @app.command()
