@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mechtests import shipped
 from mechtests.engine import prompts_of
+from mechtests.errors import NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need
 from mechtests.models import sources
@@ -63,9 +64,11 @@ def take(work: Work, played: Sequence[Played]) -> None:
 
 
 def needs_by_task() -> dict[str, list[Need]]:
-    """Every measurement the shipped claims make in the cell itself, inputs first."""
+    """Every measurement the shipped claims over a cell make in it, inputs first."""
     found: dict[Need, None] = {}
     for claim in shipped.claims():
+        if claim.over != "cell":
+            continue
         gate = [] if claim.gate is None else [claim.gate.need]
         for need in [*gate, *claim.needs.values()]:
             found.update(dict.fromkeys(need.everything()))
@@ -106,9 +109,12 @@ def main() -> None:
 
     with torch.no_grad():
         for needs in needs_by_task().values():
-            tape = Tape(
-                network, prompts_of(needs[0].task, loaded.tokenizer, settings), budget=2**31
-            )
+            try:
+                prompts = prompts_of(needs[0].task, loaded.tokenizer, settings)
+            except NotApplicable:
+                print(f"{needs[0].task.name}: does not apply to this model")
+                continue
+            tape = Tape(network, prompts, budget=2**31)
             sites = sites_of(needs)
             played = list(tape.play(sites, Sites()))
             act = partial(lambda tape, sites: list(tape.play(sites, Sites())), tape, sites)

@@ -266,12 +266,12 @@ def test_a_claim_reads_what_is_there_and_says_itself_what_it_cannot_do_without(
         ready.copying.sample("copied")
 
 
-def test_a_gate_that_needs_prompts_leaves_the_claim_open(tmp_path: Path) -> None:
+def test_a_gate_without_a_standard_error_leaves_the_claim_open(tmp_path: Path) -> None:
     gated = claim(gate=gates.does(ioi), answers=ANSWERS)
     lacking = claim(gate=gates.does(ioi), copying=copying.copy_scores(ioi))
     _, _, (open_, without) = judged(keep(entry()), tmp_path, gated, lacking)
     assert open_.outcome is Outcome.INCONCLUSIVE
-    assert "cannot decide this claim" in open_.sentence
+    assert "the recorded data cannot decide" in open_.sentence
     assert without.outcome is Outcome.NOT_APPLICABLE
 
 

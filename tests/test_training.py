@@ -189,3 +189,57 @@ def test_the_model_card_and_the_logs_tell_the_same():
 
     card = (Path(sprout.__file__).parent / "README.md").read_text(encoding="utf-8")
     assert table(HERE / "logs") in card
+
+
+@pytest.fixture
+def many_questions(few_questions, monkeypatch):
+    monkeypatch.setattr(evaluation, "PROMPTS", 150)
+
+
+def shipped(name):
+    """The model as it is in the package at the end of its training, computed in 32 bits."""
+    from safetensors.torch import load_file
+
+    from training.__main__ import ROOT
+
+    one = recipe(name)
+    model = new_model(one).eval()
+    folder = ROOT / "mechtests/sprout/models" / name
+    model.load_state_dict(load_file(folder / f"step{one.steps}" / "model.safetensors"))
+    return model
+
+
+@pytest.mark.usefixtures("many_questions")
+def test_the_shipped_models_can_do_what_their_card_says():
+    """The largest everything, the smallest two things clearly less, the control nothing."""
+    from training.curves import CHANCE, TARGETS
+
+    names = ("sprout-1m", "sprout-100k", "sprout-1m-control")
+    large, small, control = (evaluation.evaluate(shipped(name)) for name in names)
+    for ability, level in TARGETS.items():
+        assert large[ability] >= level, ability
+        assert abs(control[ability] - CHANCE.get(ability, 0.0)) < 0.15, ability
+    assert sum(small[ability] < large[ability] - 0.2 for ability in TARGETS) >= 2
+
+
+def test_all_shipped_checkpoints_are_as_listed_and_take_at_most_60_megabytes():
+    from training.__main__ import ROOT
+
+    models = ROOT / "mechtests/sprout/models"
+    for one in FAMILY:
+        assert kept_steps(one, models) == one.checkpoint_steps
+    assert sum(file.stat().st_size for file in models.rglob("*") if file.is_file()) <= 60e6
+    digests = [
+        entry["sha256"]
+        for one in FAMILY
+        for entry in json.loads((models / one.name / "checkpoints.json").read_text())
+    ]
+    assert len(set(digests)) >= len(digests) - 1  # largest and control start from the same weights
+
+
+def test_every_shipped_tokenizer_has_the_words_of_the_corpus():
+    from training.__main__ import ROOT
+
+    for one in FAMILY:
+        file = ROOT / "mechtests/sprout/models" / one.name / "tokenizer.json"
+        assert json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"] == corpus.ids()

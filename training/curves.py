@@ -81,7 +81,7 @@ def _panel(axis: Any, logs: Path, ability: str) -> None:
     axis.axhline(CHANCE.get(ability, 0.0), color="#777777", lw=0.9, ls=":", label="chance")
     axis.set_xscale("symlog", linthresh=2e5, linscale=0.3)
     axis.set_xlim(0, recipe("sprout-1m").steps * 4096 * 1.15)
-    axis.set_xticks([0, 3e5, 1e6, 3e6, 1e7, 2.4e7], ["0", "0.3M", "1M", "3M", "10M", "24M"])
+    axis.set_xticks([0, 3e5, 1e6, 3e6, 1e7, 2e7], ["0", "0.3M", "1M", "3M", "10M", "20M"])
     axis.set_xticks([], minor=True)
     axis.set_ylim(-0.05, 1.05)
     axis.grid(axis="y", alpha=0.25)
