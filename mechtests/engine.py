@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mechtests.models.network import Network
 
 Json = Any
-BUDGET_SHARE = 0.3  # of the fp32 weights: activations kept for a later stage, or of one batch
+BUDGET_SHARE = 0.2  # of the fp32 weights: activations kept for a later stage, or of one batch
 COMPUTES = ("torch", "transformers", "transformer-lens", "numpy")
 
 

@@ -60,9 +60,8 @@ def _answers(batch: Batch) -> Mapping[str, Tensor]:
     probabilities = logits.softmax(-1)
     gained = _probability_difference(probabilities, right, wrong)
     other = [_tensor(network, prompts.tokens.get(name)) for name in OTHER if name in prompts.tokens]
-    clean, corrupted = (
-        logit_difference(network, run.final, prompts) for run in (batch.clean, batch.corrupted)
-    )
+    clean = _mean_chosen(logits, right) - _mean_chosen(logits, wrong)
+    corrupted = logit_difference(network, batch.corrupted.final, prompts)
     return {
         "logit_difference": clean,
         "corrupted_logit_difference": corrupted,
@@ -80,6 +79,11 @@ def _probability_difference(probabilities: Tensor, right: Tensor, wrong: Tensor)
     """Probability mass of right answers minus that of wrong ones, shape ``[prompt]``."""
     for_, against = (_chosen(probabilities, ids, 0.0).sum(-1) for ids in (right, wrong))
     return for_ - against
+
+
+def _mean_chosen(logits: Tensor, ids: Tensor) -> Tensor:
+    """The mean logit of some token ids, shape ``[prompt]``."""
+    return _chosen(logits, ids, 0.0).sum(-1) / (ids >= 0).sum(-1)
 
 
 def _chosen(values: Tensor, ids: Tensor, padding: float) -> Tensor:

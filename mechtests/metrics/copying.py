@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TOP = 5
 NAMES = (("IO", "IO"), ("S1", "S"), ("S2", "S"))
 SCREENS = (64, 512, 4096)
+PROMPTS_AT_ONCE = 64
 NUMBERS_AT_ONCE = 2**22
 """Logits held at once; several masks of that size come beside them."""
 PASSING = 0.02  # seen on SmolLM2, later screens included
@@ -36,9 +37,34 @@ def _copy_scores(batch: Batch) -> Mapping[str, Tensor]:
     resid = batch.clean["resid_post", 0][rows, at]
     order = tensor(batch.generator("vocabulary").permutation(network.shape.vocabulary))
     screens = [Reading.of(network, order[:size]) for size in SCREENS if size < len(order)]
+    whole = Reading.of(network, None)
+    parts = [
+        _of_prompts(network, resid[part], names[part], absent[part], screens, whole)
+        for part in torch.split(torch.arange(len(prompts)), PROMPTS_AT_ONCE)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _of_prompts(
+    network: Network,
+    resid: Tensor,
+    names: Tensor,
+    absent: Tensor,
+    screens: Sequence[Reading],
+    whole: Reading,
+) -> dict[str, Tensor]:
+    """The scores of some prompts, each ``[prompt, layer, head]``.
+
+    Args:
+        network: The network.
+        resid: After block 0 at the three names, shape ``[prompt, 3, width]``.
+        names: The token of each, shape ``[prompt, 3]``.
+        absent: A name that the prompt does not have, shape ``[prompt, 3]``.
+        screens: Smallest first.
+        whole: The whole vocabulary.
+    """
     asked = {"copied": (names, 1.0), "copied_absent": (absent, 1.0), "negative": (names, -1.0)}
     passed: dict[str, list[Passed]] = {name: [] for name in asked}
-    whole = Reading.of(network, None)
     for layer in range(network.shape.layers):
         written = written_by_head(network, layer, resid)
         read = normed(network, written).flatten(0, -2)
