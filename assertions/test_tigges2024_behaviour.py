@@ -3,20 +3,24 @@
 arXiv 2407.10827, section 3: what models can do, over training and over sizes.
 """
 
-from mechtests import claim
+from dataclasses import replace
+
+from mechtests import claim, rules
 from mechtests.alignment import aligned, no_sooner_beyond, permuted_labels
+from mechtests.case import FEWEST_CHECKPOINTS
 from mechtests.falls import drop_after_peak, lowest_before
-from mechtests.means import below
+from mechtests.means import below, mean_of
 from mechtests.metrics import behaviour, gates
+from mechtests.models.sources import is_pythia
 from mechtests.onsets import State
 from mechtests.orders import alike, outside
-from mechtests.rules import beside, value_control
+from mechtests.rules import absent, beside, value_control
 from mechtests.showing import shown
 from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.pronoun import pronoun
 from mechtests.tasks.sva import sva
-from mechtests.verdict import Control, Outcome, not_applicable
+from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
 TASKS = {task.name: task.behaviour for task in (ioi, greater_than, pronoun, sva)}
 SCORES = {
@@ -32,12 +36,25 @@ THRESHOLDS = {"pronoun": "70m", "greater_than": "160m", "ioi": "410m"}
 
 
 def onsets(models, task, generator):
-    """When each model learns a task: by its name, smallest model first."""
+    """When each model learns a task: by its name, smallest model first.
+
+    Models that have too few checkpoints for it, or to which it does not apply, are left out.
+    """
     return {
         model.model: gates.emergence(model[task], TASKS[task], generator)
         for model in models
-        if not model.lacks(task)
+        if not model.lacks(task) and len(model[task]) >= FEWEST_CHECKPOINTS
     }
+
+
+def no_series(found, task):
+    """Why no onset can be compared, or None."""
+    if len(found) >= 3:
+        return None
+    return not_applicable(
+        f"{task}: onsets over scale need 3 models with {FEWEST_CHECKPOINTS} checkpoints or more in "
+        f"this run, got {', '.join(found) or 'none'}"
+    )
 
 
 @claim(
@@ -107,13 +124,14 @@ def test_before_ioi_is_learned_the_repeated_name_is_preferred(measured, judge):
         )
         controls.append(value_control("third name", paired))
     elif at is not None:
-        absent = "a third name in place of the repeat was not recorded"
-        controls.append(Control("third name", f"absent: {absent}", False, decides=False))
+        controls.append(absent("third name", "a third name in its place was not recorded"))
     first = curve.moments[0]
     if first.step in (0, 1) and at is not None:
         start = below(curve.points[0], -0.05, what=f"logit difference at {first.label}")
         there = start.outcome is Outcome.HOLDS
         controls.append(Control("untrained", f"untrained: {start.sentence}", reached=there))
+    elif at is not None:
+        controls.append(absent("untrained", f"the series begins at {first.label}"))
     judge(beside(verdict, *controls).showing(curves=learned.shown))
 
 
@@ -136,6 +154,8 @@ def test_a_task_emerges_at_a_similar_token_count_at_every_size(measured, judge):
     generator = measured.generator("onset")
     tasks = {task: onsets(measured.models, task, generator) for task in TASKS}
     mine = tasks[measured.task]
+    if few := no_series(mine, measured.task):
+        judge(few)
     verdict = aligned(
         {model: each.onset for model, each in mine.items()}, octaves=2.0, what=measured.task
     )
@@ -165,15 +185,21 @@ def test_beyond_a_size_more_parameters_do_not_learn_a_task_sooner(measured, judg
     """
     task = measured.task
     found = onsets(measured.models, task, measured.generator("onset"))
-    learners = [name for name, each in found.items() if each.onset.state is State.FOUND]
-    pythia = any("pythia" in name for name in found)
+    if few := no_series(found, task):
+        judge(few)
+    pythia = any(is_pythia(name) for name in found)
     if pythia and task not in THRESHOLDS:
         judge(not_applicable(f"the paper names no threshold for {task}"))
     named = [name for name in found if THRESHOLDS.get(task) in name.split("-")]
+    learners = [name for name, each in found.items() if each.onset.state is not State.NEVER]
     threshold = (named if pythia else learners)[:1]
     if not threshold:
         who = f"pythia-{THRESHOLDS[task]}" if pythia else "a model that learns it"
         judge(not_applicable(f"{task}: {who} is not in this run, so there is no threshold size"))
+    at = found[threshold[0]].onset
+    if at.state not in (State.FOUND, State.NEVER):
+        why = f"whether {threshold[0]} is the threshold is undecided: {at.sentence}"
+        judge(Verdict(Outcome.INCONCLUSIVE, f"{why}; {at.what_decides}"))
     verdict = no_sooner_beyond(
         {name: each.onset for name, each in found.items()}, threshold[0], octaves=1.0, what=task
     )
@@ -200,32 +226,42 @@ def test_all_but_the_weakest_model_end_at_similar_performance(measured, judge):
     """
     task = measured.task
     found = onsets(measured.models, task, measured.generator("onset"))
-    value, (smallest, *larger) = SCORES[task], list(found)
-    at_end = {name: each.onset.state is State.FOUND and each.at_end for name, each in found.items()}
-    gated = [name for name in larger if at_end[name]]
+    value = SCORES[task]
+    models = {model.model: model for model in measured.models if not model.lacks(task)}
+    smallest, *larger = models
+    at_end = {name: rules.gate(models[name][task][-1], TASKS[task].levels.above) for name in larger}
+    failing = [name for name, gate in at_end.items() if gate.state == "failed"]
+    gated = [name for name in larger if name not in failing]
     if len(gated) < 2:
         judge(
             not_applicable(
-                f"{task}: models above the smallest, {smallest}, that do it at the end: "
+                f"{task}: models above the smallest, {smallest}, that do not fail at the end: "
                 f"{', '.join(gated) or 'none'}; two are compared"
             )
         )
-    series = {model.model: model[task] for model in measured.models if not model.lacks(task)}
-    ends = {name: series[name].curve(value).over_last(3) for name in found}
-    chosen = {name: series[name].curve(value, "selection").means[-3:].mean() for name in gated}
+    series = {name: model[task] for name, model in models.items()}
+    ends = {name: each.at_end(value) for name, each in series.items()}
+    chosen = {name: mean_of(series[name].at_end(value, "selection")).mean for name in gated}
     best = max(chosen, key=chosen.get)
     others = {smallest: ends[smallest]}
     for name in gated:
-        moment = found[name].onset.by
+        moment = found[name].onset.by if name in found else None
+        if moment is None:
+            continue
         others[f"{name} at {moment.label}"] = series[name].curve(value).at(moment.label)
     verdict = alike({name: ends[name] for name in gated}, best=best, what=f"{task}, {value}")
-    left = [name for name in larger if name not in gated]
+    undecided = [name for name in gated if at_end[name].state == "undecided"]
+    if undecided and verdict.outcome is Outcome.HOLDS:
+        why = f"; whether {' and '.join(undecided)} do it at the end is undecided"
+        verdict = replace(
+            verdict, outcome=Outcome.INCONCLUSIVE, sentence=verdict.sentence + why, p=None
+        )
     judge(
         beside(verdict, outside({n: ends[n] for n in gated}, others, best=best)).showing(
-            not_at_the_end=left,
+            not_at_the_end=failing,
             curves=[
-                shown(each.curve(value), f"{name}: {gates.said(value)} of {task}")
-                for name, each in series.items()
+                shown(series[name].curve(value), f"{name}: {gates.said(value)} of {task}")
+                for name in found
             ],
             dropped=measured.dropped,
         )

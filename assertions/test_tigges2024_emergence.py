@@ -3,6 +3,8 @@
 arXiv 2407.10827, section 3: when the components of the circuits emerge in training.
 """
 
+from itertools import permutations
+
 from mechtests import claim
 from mechtests.metrics import attention, behaviour, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
@@ -10,15 +12,16 @@ from mechtests.models.revisions import PYTHIA_TOKENS
 from mechtests.models.sources import is_pythia
 from mechtests.octaves import inside_window, tells_apart, too_coarse, within_octaves
 from mechtests.onsets import State, onset
-from mechtests.rules import below, beside, every, value_control
+from mechtests.rules import absent, below, beside, every, value_control
 from mechtests.showing import shown
 from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.repeated_tokens import repeated_tokens
-from mechtests.verdict import not_applicable
+from mechtests.verdict import Control, Outcome, Verdict, not_applicable, refuted
 
 INDUCTION = 0.4
 """The score at which an induction head counts as there; the paper gives none."""
+OPEN = Outcome.INCONCLUSIVE
 SCORES = attention.head_scores(repeated_tokens)
 COPYING = copy_scores(ioi)
 EFFECTS = effects.direct_effects(ioi)
@@ -33,14 +36,13 @@ def induction(scores, generator, level=INDUCTION):
     return onset((curve, level), what=what, generator=generator), curve
 
 
-def name_movers(measured, generator):
+def name_movers(measured, learned, generator):
     """The strongest name mover's onset, curve, level and heads; None where there is none.
 
     Candidates are name movers with effect on the selection half at any checkpoint that does
     IOI; the level is half of the largest score on that half.
     """
     copying = measured.copying
-    learned = gates.emergence(measured.ioi, ioi, generator)
     does = (learned.onset.above <= learned.onset.error).tolist()
     heads = roles.name_mover_candidates(copying, measured.effects, "selection", does)
     if not heads:
@@ -55,6 +57,25 @@ def name_movers(measured, generator):
     curve = copying.follow("copied", chosen)
     what = "the strongest name mover"
     return onset((curve, peak / 2), what=what, generator=generator), curve, peak / 2, chosen
+
+
+def unlearned(learned):
+    """Why a task's components are not asked about, or None where it is learned and kept."""
+    if learned.onset.state is State.NEVER or learned.fails_at_end:
+        return not_applicable(f"{learned.onset.sentence}, and what serves it is not asked about")
+    if learned.onset.state is not State.FOUND:
+        return Verdict(
+            Outcome.INCONCLUSIVE, f"{learned.onset.sentence}; {learned.onset.what_decides}"
+        )
+    return None
+
+
+def at_step_0(curve, level, what):
+    """The control that a curve begins below a level; absent where the series begins later."""
+    first = curve.moments[0]
+    if first.step != 0:
+        return absent("step 0", f"the series begins at {first.label}")
+    return value_control("step 0", below(curve.points[0], level, what=f"{what} at step 0"))
 
 
 def in_pythia(measured, found, low, high, what):
@@ -123,17 +144,19 @@ def test_name_movers_emerge_at_two_to_eight_billion_tokens(measured, judge):
     Name movers are chosen on the selection half at any checkpoint that does IOI; the score is
     the evaluation half's. Other families than Pythia: not applicable.
     """
-    found = name_movers(measured, measured.generator("onset"))
+    generator = measured.generator("onset")
+    learned = gates.emergence(measured.ioi, ioi, generator)
+    if open_ := unlearned(learned):
+        judge(open_)
+    found = name_movers(measured, learned, generator)
     if found is None:
-        judge(not_applicable(f"{measured.model} has no name mover at any checkpoint that does IOI"))
+        judge(refuted(f"{measured.model} has no name mover at any checkpoint that does IOI"))
     emerged, curve, level, chosen = found
-    absent = measured.copying.follow("copied_absent", chosen)
+    others = measured.copying.follow("copied_absent", chosen)
     controls = [
-        value_control("absent names", below(absent.points[-1], level, what="of absent names"))
+        value_control("absent names", below(others.points[-1], level, what="of absent names")),
+        at_step_0(curve, roles.COPYING, "copy score"),
     ]
-    if curve.moments[0].step == 0:
-        start = below(curve.points[0], roles.COPYING, what="copy score at step 0")
-        controls.append(value_control("step 0", start))
     verdict = in_pythia(measured, emerged, 2e9, 8e9, "name movers")
     judge(
         beside(verdict, *controls).showing(
@@ -161,36 +184,50 @@ def test_name_movers_emerge_at_two_to_eight_billion_tokens(measured, judge):
 def test_components_emerge_with_the_behaviour_they_serve(measured, judge):
     """The onset of each component is within 2 octaves of its task's, from role curves.
 
-    Of the wrong pairings one is more than 2 octaves apart, else everything emerges together.
-    Successor heads come with the succession score.
+    Over the tasks with a confirmed onset that are not lost at the end; IOI without any name
+    mover refutes. Of the wrong pairings one is more than 2 octaves apart, else everything
+    emerges together. Successor heads come with the succession score.
     """
     generator = measured.generator("onset")
+    asked = {"ioi": ("ioi", ioi), "greater-than": ("greater_than", greater_than)}
     tasks = {
-        "ioi": gates.emergence(measured.ioi, ioi, generator),
-        "greater-than": gates.emergence(measured.greater_than, greater_than, generator),
+        name: gates.emergence(measured[need], task, generator)
+        for name, (need, task) in asked.items()
+        if not measured.lacks(need)
     }
+    learned = {name: each for name, each in tasks.items() if unlearned(each) is None}
     heads, curve = induction(measured.scores, generator)
-    movers = name_movers(measured, generator)
     curves = [shown(curve, heads.what, level=INDUCTION, onset=heads)]
-    parts, wrong = {}, {}
-    if tasks["greater-than"].onset.state is not State.NEVER:
-        parts["induction with greater-than"] = heads, tasks["greater-than"].onset
-        wrong["induction with IOI"] = heads, tasks["ioi"].onset
-    if movers is not None:
-        emerged, copied, level, _ = movers
-        curves.append(shown(copied, emerged.what, level=level, onset=emerged))
-        parts["name movers with IOI"] = emerged, tasks["ioi"].onset
-        wrong["name movers with greater-than"] = emerged, tasks["greater-than"].onset
-    if not parts:
-        judge(not_applicable(f"{measured.model} learns neither IOI nor greater-than"))
-    verdict = every(
-        *(within_octaves(*pair, 2.0, what=name) for name, pair in parts.items()),
-        what="components with their task",
-    )
+    pairs = {}
+    parts = [
+        open_ for each in tasks.values() if (open_ := unlearned(each)) and open_.outcome is OPEN
+    ]
+    if "greater-than" in learned:
+        pairs["induction with greater-than"] = heads, learned["greater-than"].onset
+    if "ioi" in learned:
+        movers = name_movers(measured, learned["ioi"], generator)
+        if movers is None:
+            parts.append(refuted(f"{measured.model} does IOI and has no name mover"))
+        else:
+            emerged, copied, level, _ = movers
+            curves.append(shown(copied, emerged.what, level=level, onset=emerged))
+            pairs["name movers with IOI"] = emerged, learned["ioi"].onset
+    if not (parts or pairs):
+        judge(unlearned(next(iter(tasks.values()))))
+    parts += [within_octaves(*pair, 2.0, what=name) for name, pair in pairs.items()]
+    verdict = every(*parts, what="components with their task")
+    wrong = {
+        f"{one} against {two}": (pairs[one][0], pairs[two][1])
+        for one, two in permutations(pairs, 2)
+    }
+    alone = Control("wrong pairings", "wrong pairings: none, one task is learned", reached=True)
+    control = tells_apart(wrong, 2.0) if wrong else alone
     curves += [each for task in tasks.values() for each in task.shown]
     coarse = too_coarse(measured.scores.moments, 2.0)
     judge(
-        beside(verdict, tells_apart(wrong, 2.0)).showing(
-            curves=curves, grid=coarse or "fine enough"
+        beside(verdict, control).showing(
+            curves=curves,
+            grid=coarse or "fine enough",
+            not_learned=[*tasks.keys() - learned.keys()],
         )
     )

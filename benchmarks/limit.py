@@ -79,12 +79,17 @@ def needs_by_task() -> dict[str, list[Need]]:
     return tasks
 
 
-def main() -> None:
-    """Print the table."""
+def options() -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--profile", default="quick")
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the table."""
+    asked = options()
     settings = replace(Settings(), profile=asked.profile)
     source = sources.resolve(asked.model, cache=default_folder())
     start = time.perf_counter()

@@ -73,7 +73,7 @@ class Measured:
         return getattr(self, name)  # type: ignore[no-any-return]
 
     def lacks(self, name: str) -> str | None:
-        """Why a declared measurement is not in the model's recording, or None where it is."""
+        """Why a declared measurement is not there: not recorded, or its task does not apply."""
         return str(self._lacking[name]) if name in self._lacking else None
 
     @property
@@ -157,7 +157,6 @@ def over_training(case: Case, results: Results, cells: tuple[Cell, ...]) -> Meas
     found: dict[str, Measurement | Series] = {}
     lacking: dict[str, NotApplicable] = {}
     last = cells[-1]
-    recorded = results.recording(last) is not None
     dropped = {} if case.claim.paper == "sanity" else repeated_weights(case, results, cells)
     kept = tuple(cell for cell in cells if cell.id not in dropped)
     if len(kept) < FEWEST_CHECKPOINTS and case.claim.over == "training" and dropped:
@@ -168,9 +167,7 @@ def over_training(case: Case, results: Results, cells: tuple[Cell, ...]) -> Meas
                 found[name] = _series(results, need, kept)
             else:
                 found[name] = results.measurement(need, last)
-        except NotApplicable as reason:
-            if not recorded:
-                raise
+        except NotApplicable as reason:  # of one task; a claim over several says what it lacks
             lacking[name] = reason
     if not found:
         raise next(iter(lacking.values()))
@@ -194,6 +191,11 @@ def over_models(case: Case, results: Results) -> MeasuredModels:
             dropped[name] = str(reason)
     if not models:
         raise NotApplicable("; ".join(dropped.values()))
+    if unknown := [model.model for model in models if model.parameters is None]:
+        raise NotApplicable(
+            f"the order of sizes is not known: nothing says how many parameters "
+            f"{', '.join(unknown)} has"
+        )
     models.sort(key=lambda model: (model.parameters or 0, model.model))
     return MeasuredModels(case, results, tuple(models), dropped)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mechtests import judging
-from mechtests.case import Case, located
+from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError
 from mechtests.reporting import records, terminal, wording
 from mechtests.reporting.page import encodes
@@ -91,6 +91,7 @@ def _record(
             if cell.id in results.identities
             for name, need in case.claim.needs.items()
             if need in case.needs_in(cell, shut=False)
+            and trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
         },
         expectation=judging.expectation(case),
         overridden=bool(case.claim.task and case.claim.task in session.settings.prompts),

@@ -17,8 +17,6 @@ from mechtests.settings import Settings
 from mechtests.store import Store
 
 Json = Any
-SMALL = 2**20
-"""Bytes of a measurement that is kept once it was read for judging."""
 
 
 @dataclass
@@ -33,8 +31,6 @@ class Results:
         cell_errors: Why a cell could not be loaded, by its id.
         loads: How often each cell was loaded, by its id.
         notes: What the user should know of the measuring.
-        read: Small measurements that were read already, by their key, so that the claims
-            over a series read each once; None while measuring goes on.
     """
 
     settings: Settings
@@ -44,7 +40,6 @@ class Results:
     cell_errors: dict[str, str] = field(default_factory=dict)
     loads: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    read: dict[str, Measurement] | None = None
 
     def key(self, need: Need, cell: Cell) -> str:
         """The store's key of a need of a test in a cell."""
@@ -82,16 +77,7 @@ class Results:
         key = self.key(need, cell)
         if key in self.errors:
             raise MeasurementError(self.errors[key])
-        return self._require(key, f"{need.name}, {cell.id}")
-
-    def _require(self, key: str, name: str) -> Measurement:
-        if self.read is not None and key in self.read:
-            return self.read[key]
-        found = self.store.require(key, name)
-        size = sum(array.nbytes for array in found.values.values())
-        if self.read is not None and size <= SMALL:
-            self.read[key] = found
-        return found
+        return self.store.require(key, f"{need.name}, {cell.id}")
 
 
 def gate_shut(case: Case, cell: Cell, results: Results) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "Gate",
     "GateState",
     "above",
+    "absent",
     "below",
     "beside",
     "equivalent",
@@ -182,6 +183,11 @@ def value_control(name: str, verdict: Verdict, *, decides: bool = True) -> Contr
     )
 
 
+def absent(name: str, why: str) -> Control:
+    """A control that could not be measured: said, and not decisive."""
+    return Control(name, f"{name}: absent, {why}", reached=False, decides=False)
+
+
 def _held(part: Verdict) -> bool:
     return part.outcome is Outcome.HOLDS
 
@@ -204,21 +210,26 @@ class Gate:
     Attributes:
         state: Passed, failed or undecided.
         verdict: The behaviour against its levels, with values and intervals.
+        unrecorded: How many of its levels nothing was recorded for; it may fail without them,
+            and not pass.
     """
 
     state: GateState
     verdict: Verdict
+    unrecorded: int = 0
 
     @property
     def sentence(self) -> str:
         """The values that decide, or leave open, with their intervals and levels."""
         failed = self.state is GateState.FAILED
-        passed = self.state is GateState.PASSED
-        return "; ".join(
+        passed = self.state is GateState.PASSED or self.unrecorded > 0
+        said = [
             part.sentence
             for part in self.verdict.parts
             if passed or (part.outcome is Outcome.REFUTED if failed else not _held(part))
-        )
+        ]
+        more = [f"nothing was recorded for {self.unrecorded} more of its levels"]
+        return "; ".join([*said, *(more if self.unrecorded else [])])
 
     @property
     def needed(self) -> int | None:
@@ -254,7 +265,10 @@ def gate(measurement: Measurement, levels: Mapping[str, float], half: Half = "ev
         ]
     )
     verdict = every(*parts, what="gate")
-    return Gate(STATES.get(verdict.outcome, GateState.UNDECIDED), verdict)
+    state = STATES.get(verdict.outcome, GateState.UNDECIDED)
+    if state is GateState.PASSED and len(parts) < len(levels):  # the rest was not recorded
+        return Gate(GateState.UNDECIDED, verdict, len(levels) - len(parts))
+    return Gate(state, verdict)
 
 
 def _recorded_levels(measurement: Measurement, levels: Mapping[str, float]) -> list[Verdict]:

@@ -239,12 +239,6 @@ class Session:
 
     def judged_from(self) -> Results:
         """The results this process judges from; a worker reads them when its first test runs."""
-        found = self._results()
-        if found.read is None:
-            found.read = {}
-        return found
-
-    def _results(self) -> Results:
         if self.results is None:
             told = self.worker
             if told is None:
@@ -264,6 +258,7 @@ class Judge:
         self._node = request.node
         self._session = request.config.stash[SESSION]
         self._fail_on: list[str] = request.config.option.mech_fail_on
+        self._dropped: dict[str, str] = {}
 
     def measured(self) -> Measured | MeasuredModels:
         """The claim's measurements; ends the test where the gate or the tokenizer decides."""
@@ -274,11 +269,16 @@ class Judge:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         if isinstance(ready, Verdict):
             self(ready)
+        else:
+            self._dropped = dict(ready.dropped)
         return cast("Measured | MeasuredModels", ready)
 
     def __call__(self, verdict: Verdict) -> None:
         """Record a verdict and end the test: passed, skipped, failed or xfailed."""
         __tracebackhide__ = True
+        if self._dropped:  # checkpoints or models that the verdict is not about
+            left_out = f"left out: {'; '.join(self._dropped.values())}"
+            verdict = replace(verdict, sentence=f"{verdict.sentence}; {left_out}")
         self._node.stash[VERDICT] = verdict
         reason = judging.expectation(self.case)
         if verdict.outcome is Outcome.HOLDS and not (reason and "changed" in self._fail_on):

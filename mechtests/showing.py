@@ -11,7 +11,12 @@ Json = Any
 
 
 def shown(
-    curve: Curve, what: str, *, level: float | None = None, onset: Onset | None = None
+    curve: Curve,
+    what: str,
+    *,
+    level: float | None = None,
+    onset: Onset | None = None,
+    joint: bool = False,
 ) -> Json:
     """An entry of a verdict's ``shown["curves"]``.
 
@@ -20,6 +25,7 @@ def shown(
         what: What it is of.
         level: What its onset is held against.
         onset: The onset that the curve, alone or with others, has.
+        joint: Whether it is of several curves together.
 
     Returns:
         ``what``, ``unit``, ``labels``, ``tokens`` (or steps, as ``axis`` says), ``mean``, and
@@ -38,6 +44,7 @@ def shown(
         pairs = zip(onset.above <= onset.error, onset.below <= onset.error, strict=True)
         tree |= {
             "level": level,
+            "joint": joint,
             "side": ["above" if up else "below" if down else "unclear" for up, down in pairs],
             "onset": onset.spoken if onset.by or onset.after else str(onset.state),
             "bracket": [onset.low, onset.high if onset.by else None],

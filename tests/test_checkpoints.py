@@ -111,9 +111,11 @@ def test_a_task_emerges_where_accuracy_and_logit_difference_both_pass() -> None:
     learned = gates.emergence(found, ioi, np.random.default_rng(0))
     assert learned.onset.state is State.FOUND
     assert (learned.onset.low, learned.onset.high) == (8000, 16000)
-    assert learned.at_end
+    assert not learned.fails_at_end
     assert [curve["what"] for curve in learned.shown] == ["ioi: accuracy", "ioi: logit difference"]
-    assert learned.shown[0]["bracket"] == [8000, 16000]  # type: ignore[index]
+    assert "bracket" not in learned.shown[0]  # type: ignore[operator]
+    assert learned.shown[1]["joint"]  # type: ignore[index]
+    assert learned.shown[1]["bracket"] == [8000, 16000]  # type: ignore[index]
 
 
 def test_of_a_recording_only_what_it_has_decides_the_onset() -> None:

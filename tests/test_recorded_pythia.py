@@ -39,8 +39,9 @@ def records(pytester, monkeypatch, tmp_path):
 def test_real_pythia_does_what_the_recorded_values_say(records):
     at_end = {size: records["gates", f"recorded:pythia-{size}:step140000"] for size in SIZES}
     for size, record in at_end.items():
-        word = "failed" if size == "70m" else "passed"
+        word = "failed" if size == "70m" else "undecided"  # without accuracy none can pass
         assert f"ioi gate {word}" in record["sentence"], size
+        assert (record["verdict"] == "holds") == (size == "70m"), size
     for size in SIZES:
         first = records["behaviour-repeats-first", f"recorded:pythia-{size}"]
         assert first["verdict"] == "holds", first["sentence"]

@@ -99,7 +99,7 @@ class Emergence:
         onset: Of all that has a level together.
         curves: Each curve by the value's name, on the evaluation half or as recorded.
         levels: The level of each.
-        missing: Values with a level that were not recorded.
+        missing: Values with a level that were not recorded; the onset's sentence says so.
     """
 
     onset: Onset
@@ -108,21 +108,24 @@ class Emergence:
     missing: tuple[str, ...] = ()
 
     @property
-    def at_end(self) -> bool:
-        """Whether it is above its gate at the last checkpoint too."""
-        return bool(self.onset.above[-1] <= self.onset.error)
+    def fails_at_end(self) -> bool:
+        """Whether it is below its gate at the last checkpoint."""
+        return bool(self.onset.below[-1] <= self.onset.error)
 
     @property
     def shown(self) -> list[object]:
-        """The curves for a verdict's ``shown["curves"]``."""
+        """The curves for a verdict's ``shown["curves"]``; the last says where all are above."""
+        *others, last = self.curves.items()
+        what, joint = self.onset.what, bool(others)
         return [
+            *(shown(curve, f"{what}: {said(value)}") for value, curve in others),
             shown(
-                curve,
-                f"{self.onset.what}: {said(value)}",
-                level=self.levels[value],
+                last[1],
+                f"{what}: {said(last[0])}",
+                level=self.levels[last[0]],
                 onset=self.onset,
-            )
-            for value, curve in self.curves.items()
+                joint=joint,
+            ),
         ]
 
     def shown_with(self, answers: Series, value: str) -> list[object]:
@@ -151,9 +154,10 @@ def emergence(answers: Series, task: Task, generator: np.random.Generator) -> Em
             reasons.append((value, reason))
     if not curves:
         raise reasons[0][1]
+    missing = [said(value) for value, _ in reasons]
     found = onset(
         *((curve, levels[value]) for value, curve in curves.items()),
-        what=task.name,
+        what=f"{task.name} ({' and '.join(missing)} not recorded)" if missing else task.name,
         generator=generator,
     )
     return Emergence(found, curves, levels, tuple(value for value, _ in reasons))

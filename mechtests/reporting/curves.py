@@ -38,17 +38,20 @@ def lines(curve: Mapping[str, Json], *, ascii: bool) -> list[str]:
     Args:
         curve: ``what``, ``tokens``, ``mean`` and, where there is a level, ``level`` and
             ``side`` of each checkpoint (``above``, ``below`` or ``unclear``) and ``onset``,
-            a sentence.
+            a sentence; ``joint`` where the sides are of several curves together, which are
+            then said with one of them.
         ascii: Whether to do with ASCII.
     """
     means, at = curve["mean"], curve["tokens"]
     known = [mean for mean in means if mean is not None]
     ends = f"{min(known):.3g} to {max(known):.3g}" if known else "unknown"
-    span = f", {tokens(at[0])} to {tokens(at[-1])} tokens" if at and None not in at else ""
+    axis = curve.get("axis", "tokens")
+    span = f", {tokens(at[0])} to {tokens(at[-1])} {axis}" if at and None not in at else ""
     said = [
         f"{strip(means, ascii=ascii)}  {curve['what']}: {ends} over {len(means)} checkpoints{span}"
     ]
     if "side" in curve:
         sides = "".join(SIDES[side] for side in curve["side"])
-        said.append(f"{sides}  above {curve['level']:g}: {curve['onset']}")
+        above = "above all its levels" if curve.get("joint") else f"above {curve['level']:g}"
+        said.append(f"{sides}  {above}: {curve['onset']}")
     return said

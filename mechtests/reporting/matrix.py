@@ -142,7 +142,8 @@ class Matrix:
 def _columns(records: Sequence[Record]) -> dict[str, RecordedCell]:
     """The column each cell, series or family stands in, by its id.
 
-    A series and the only cell of its model share one, headed by the model's name.
+    A series and its last cell share one, headed by the model's name, where no other cell of
+    the model is judged.
     """
     cells = {record.cell.id: record.cell for record in records}
     series = {r.cell.id: r.cell for r in records if r.claim.over == "training"}
@@ -151,7 +152,9 @@ def _columns(records: Sequence[Record]) -> dict[str, RecordedCell]:
         if record.claim.over == "cell" and record.cell.id not in lone.get(record.cell.model, ()):
             lone.setdefault(record.cell.model, []).append(record.cell.id)
     shared = {
-        ids[0]: series[model] for model, ids in lone.items() if model in series and len(ids) == 1
+        ids[0]: series[model]
+        for model, ids in lone.items()
+        if model in series and len(ids) == 1 and list(series[model].identity or ())[-1:] == ids
     }
     return {**cells, **shared}
 
