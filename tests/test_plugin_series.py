@@ -37,6 +37,13 @@ def test_gated(measured, judge):
     """Never asked: the last checkpoint does not do IOI."""
     raise AssertionError("asked all the same")
 
+@claim("mine.shut", says="It does.", task=ioi,
+       gate=gates.BehaviourGate(behaviour.answers(ioi), {"correct": 0.95}),
+       needs={**SCORES, "untrained": attention.head_scores(repeated_tokens, cell="untrained")})
+def test_shut(measured, judge):
+    """Never asked: the last checkpoint does not do IOI."""
+    raise AssertionError("asked all the same")
+
 @claim("mine.scale", says="It grows.", over="scale", needs=SCORES)
 def test_scale(measured, judge):
     """Needs three models."""
@@ -104,7 +111,7 @@ def test_a_replay_and_workers_reach_the_same_verdicts_over_training(project, ser
 
 def test_the_plan_of_a_series_says_once_what_its_checkpoints_cost(project, series):
     result = run(project, f"--model={series}", "--mech-plan")
-    assert "plan: 4 verdicts in 6 cells" in result.text
+    assert "plan: 5 verdicts in 6 cells" in result.text
     assert "tiny-run:step16 and 5 more to tiny-run:step8, each" in result.text
 
 
@@ -114,3 +121,12 @@ def test_too_few_checkpoints_do_not_apply_and_are_not_loaded(project, series):
         r"\s+", " ", result.text
     )
     assert "measuring" not in result.text
+
+
+def test_a_gate_that_is_stored_as_shut_leaves_its_controls_alone(project, series):
+    for _ in range(2):
+        result = run(project, f"--model={series}", "-k", "shut")
+        assert result.ret == 0, result.text
+        [record] = records(project).values()
+        assert record["verdict"] == "not applicable"
+    assert set(record["measurements"]) == {"scores"}
