@@ -1,5 +1,7 @@
 """mechtests.reporting.matrix: every verdict in its place."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +94,13 @@ def test_cells_of_one_step_are_told_apart_by_more_than_the_step():
     ]
     (block,) = Matrix.of([record_of(cell) for cell in cells]).in_letters(80)
     assert block.heads == ("step1000", "step1000:\nuntrained")
+
+
+@pytest.mark.parametrize(("steps", "shared"), [((0, 8, 16), True), ((16,), False), ((0, 8), False)])
+def test_a_series_and_its_last_cell_share_a_column_and_no_other_cell_does(steps, shared):
+    ids = [f"pythia-70m:step{step}" for step in steps]
+    whole = RecordedCell("pythia-70m", "pythia-70m", identity=dict.fromkeys(ids, {}))
+    over = Claim(id="a.series", says="s", rule="r", over="training")
+    cell = RecordedCell("pythia-70m:step16", "pythia-70m", RecordedCheckpoint("step16", 16))
+    matrix = Matrix.of([replace(record_of(whole), claim=over), record_of(cell)])
+    assert len(matrix.cells) == (1 if shared else 2)

@@ -154,7 +154,7 @@ def _columns(records: Sequence[Record]) -> dict[str, RecordedCell]:
     shared = {
         ids[0]: series[model]
         for model, ids in lone.items()
-        if model in series and len(ids) == 1 and list(series[model].identity or ())[-1:] == ids
+        if model in series and len(ids) == 1 and list(series[model].identity or ())[1:][-1:] == ids
     }
     return {**cells, **shared}
 
