@@ -99,7 +99,7 @@ def test_cells_of_one_step_are_told_apart_by_more_than_the_step():
 @pytest.mark.parametrize(("steps", "shared"), [((0, 8, 16), True), ((16,), False), ((0, 8), False)])
 def test_a_series_and_its_last_cell_share_a_column_and_no_other_cell_does(steps, shared):
     ids = [f"pythia-70m:step{step}" for step in steps]
-    whole = RecordedCell("pythia-70m", "pythia-70m", identity=dict.fromkeys(ids, {}))
+    whole = RecordedCell("pythia-70m", "pythia-70m", identity={key: {} for key in ids})
     over = Claim(id="a.series", says="s", rule="r", over="training")
     cell = RecordedCell("pythia-70m:step16", "pythia-70m", RecordedCheckpoint("step16", 16))
     matrix = Matrix.of([replace(record_of(whole), claim=over), record_of(cell)])
