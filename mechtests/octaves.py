@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from mechtests.errors import UsageError
 from mechtests.onsets import Decide, Onset, State, least_error
+from mechtests.rules import least_refuted
 from mechtests.series import Moment, spoken_count
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
@@ -262,5 +263,6 @@ def tells_apart(
         what,
         f"{what}, octaves apart: {spoken or 'none'}{verdict}",
         reached=not apart,
+        p=least_refuted(told.values()),
         values=tuple(each for each in least.values() if math.isfinite(each)),
     )

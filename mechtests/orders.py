@@ -16,7 +16,7 @@ import numpy as np
 from mechtests import means
 from mechtests.errors import MeasurementError
 from mechtests.means import Value, combination, mean_of
-from mechtests.rules import every
+from mechtests.rules import every, least_refuted
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
 FEWEST_MODELS = 3
@@ -170,6 +170,7 @@ def outside(
         what,
         f"{what}: {spoken}" + ("" if apart else "; the margin tells nothing apart"),
         reached=not apart,
+        p=least_refuted(told),
         values=tuple(mean_of(value).mean for value in others.values()),
     )
 

@@ -6,7 +6,7 @@ conjunctions, controls, gates and families. A claim states only what it adds to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -181,6 +181,12 @@ def value_control(name: str, verdict: Verdict, *, decides: bool = True) -> Contr
         values=() if verdict.estimate is None else (verdict.estimate,),
         decides=decides,
     )
+
+
+def least_refuted(verdicts: Iterable[Verdict]) -> float:
+    """The p of a control that one of several verdicts must be refuted: Bonferroni over them."""
+    ps = [1.0 if each.p_refuted is None else each.p_refuted for each in verdicts]
+    return min(1.0, len(ps) * min(ps, default=1.0))
 
 
 def absent(name: str, why: str) -> Control:
