@@ -164,7 +164,7 @@ def test_a_task_emerges_at_a_similar_token_count_at_every_size(measured, judge):
         measured.generator("labels"),
     )
     curves = [each for one in mine.values() for each in one.shown]
-    judge(beside(verdict, control).showing(curves=curves, dropped=measured.dropped))
+    judge(beside(verdict, control).showing(curves=curves))
 
 
 @claim(
@@ -204,7 +204,7 @@ def test_beyond_a_size_more_parameters_do_not_learn_a_task_sooner(measured, judg
         {name: each.onset for name, each in found.items()}, threshold[0], octaves=1.0, what=task
     )
     curves = [each for one in found.values() for each in one.shown]
-    judge(verdict.showing(curves=curves, dropped=measured.dropped))
+    judge(verdict.showing(curves=curves))
 
 
 @claim(
@@ -263,6 +263,5 @@ def test_all_but_the_weakest_model_end_at_similar_performance(measured, judge):
                 shown(series[name].curve(value), f"{name}: {gates.said(value)} of {task}")
                 for name in found
             ],
-            dropped=measured.dropped,
         )
     )

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mechtests import engine, judging, plan, shipped
+from mechtests import engine, plan
 from mechtests.case import Case
-from mechtests.claim import ATTRIBUTE, Claim
+from mechtests.claim import Claim
 from mechtests.measurement import Head
 from mechtests.models.cell import Cell
 from mechtests.models.network import Network
 from mechtests.reporting import records
-from mechtests.results import Results
 from mechtests.settings import Settings
 from mechtests.store import Store
 from mechtests.tape import Sites, Tape
@@ -27,18 +26,9 @@ from mechtests.tasks.prompts import Prompts, Task, Tokenizer
 from mechtests.verdict import Outcome, Verdict
 from tests.planted import IOI_WORDS, Planted, Stream, induction_stream, ioi_stream
 from tests.random_networks import from_recipe, random_cell
+from tests.shipped_claims import CLAIMS, verdict_of
 from tests.words import Numbers
 
-TESTS = {
-    claim.id: test
-    for module in shipped.modules("assertions")
-    for test in vars(module).values()
-    if hasattr(test, ATTRIBUTE)
-    for claim in getattr(test, ATTRIBUTE).claims
-}
-CLAIMS = {
-    claim.id: claim for claim in reversed(list(shipped.claims()))
-}  # of several tasks the first
 INDUCTION = CLAIMS["tigges2024.induction-present"]
 COPYING = CLAIMS["tigges2024.copying-heads-present"]
 MATTER = CLAIMS["tigges2024.name-movers-matter"]
@@ -67,16 +57,6 @@ def judged(
     assert not results.errors
     assert not results.cell_errors
     return [verdict_of(case, results) for case in cases]
-
-
-def verdict_of(case: Case, results: Results) -> Verdict:
-    ready = judging.prepare(case, results)
-    if isinstance(ready, Verdict):
-        return ready
-    verdicts: list[Verdict] = []
-    TESTS[case.claim.id](measured=ready, judge=verdicts.append)
-    assert len(verdicts) == 1
-    return verdicts[0]
 
 
 def ungated(claim: Claim) -> Claim:

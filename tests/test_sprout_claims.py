@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mechtests import engine, judging, plan, shipped
+from mechtests import engine, plan
 from mechtests.case import Case
-from mechtests.claim import ATTRIBUTE, Claim
+from mechtests.claim import Claim
 from mechtests.metrics import attention, behaviour
 from mechtests.models import embedded, sources
 from mechtests.models.cell import Cell
@@ -25,16 +25,10 @@ from mechtests.tasks.repeated_tokens import repeated_tokens
 from mechtests.tasks.succession import succession
 from mechtests.tasks.sva import sva
 from mechtests.verdict import Outcome, Verdict
+from tests.shipped_claims import ALL, CLAIMS, verdict_of
 from training import evaluation
 
 LARGEST, SMALLEST, CONTROL = "sprout-1m", "sprout-100k", "sprout-1m-control"
-TESTS = {
-    (claim.id, claim.task): (claim, test)
-    for module in shipped.modules("assertions")
-    for test in vars(module).values()
-    if hasattr(test, ATTRIBUTE)
-    for claim in getattr(test, ATTRIBUTE).claims
-}
 TASKS = (ioi, greater_than, pronoun, sva, succession)
 NEEDS = {
     **{task.name: behaviour.answers(task.behaviour) for task in TASKS},
@@ -115,21 +109,12 @@ def test_the_control_can_do_nothing(store: Store) -> None:
     assert above == {}
 
 
-def verdict_of(claim: Claim, cell: Cell, store: Store) -> Verdict:
+def judged(claim: Claim, cell: Cell, store: Store) -> Verdict:
     case = Case(claim, cell)
-    ready = judging.prepare(case, measured(case, store))
-    if isinstance(ready, Verdict):
-        return ready
-    verdicts: list[Verdict] = []
-    TESTS[claim.id, claim.task][1](measured=ready, judge=verdicts.append)
-    return verdicts[0]
+    return verdict_of(case, measured(case, store))
 
 
-MECHANISMS = [
-    claim
-    for (_, _), (claim, _) in TESTS.items()
-    if claim.over == "cell" and claim.paper != "sanity"
-]
+MECHANISMS = [claim for claim in ALL if claim.over == "cell" and claim.paper != "sanity"]
 
 
 @pytest.mark.parametrize("claim", MECHANISMS, ids=lambda claim: claim.id)
@@ -137,13 +122,12 @@ def test_with_the_gate_off_no_mechanism_holds_on_the_control_or_before_training(
     claim: Claim, store: Store
 ) -> None:
     for cell in (*cells(CONTROL), cells(LARGEST)[0], cells(SMALLEST)[0]):
-        verdict = verdict_of(replace(claim, gate=None), cell, store)
+        verdict = judged(replace(claim, gate=None), cell, store)
         assert verdict.outcome is not Outcome.HOLDS, (cell.id, verdict)
 
 
 def test_the_largest_has_an_induction_head_and_the_claim_holds(store: Store) -> None:
-    claim = TESTS["tigges2024.induction-present", "repeated_tokens"][0]
-    verdict = verdict_of(claim, cells(LARGEST)[-1], store)
+    verdict = judged(CLAIMS["tigges2024.induction-present"], cells(LARGEST)[-1], store)
     assert verdict.outcome is Outcome.HOLDS, verdict
 
 

@@ -11,28 +11,17 @@ from typing import Any
 
 import pytest
 
-from mechtests import engine, judging, plan, shipped
+from mechtests import engine, plan
 from mechtests.case import Case
-from mechtests.claim import ATTRIBUTE
 from mechtests.metrics import weights
 from mechtests.models.cell import Cell, Checkpoint, Loaded
-from mechtests.results import Results
 from mechtests.settings import Settings
 from mechtests.store import Store
 from mechtests.verdict import Outcome, Verdict
 from tests.planted import Planted, Stream, induction_stream, jittered
+from tests.shipped_claims import CLAIMS, verdict_of
 from tests.words import Numbers
 
-TESTS = {
-    claim.id: test
-    for module in shipped.modules("assertions")
-    for test in vars(module).values()
-    if hasattr(test, ATTRIBUTE)
-    for claim in getattr(test, ATTRIBUTE).claims
-}
-CLAIMS = {
-    claim.id: claim for claim in reversed(list(shipped.claims()))
-}  # of several tasks the first
 ONSET = CLAIMS["tigges2024.induction-onset"]
 DIFFER = CLAIMS["sanity.checkpoints-differ"]
 WORDS = Numbers(120, bos=0)
@@ -94,15 +83,6 @@ def judged(case: Case, store: Store) -> Verdict:
     assert not results.errors
     assert not results.cell_errors
     return verdict_of(case, results)
-
-
-def verdict_of(case: Case, results: Results) -> Verdict:
-    ready = judging.prepare(case, results)
-    if isinstance(ready, Verdict):
-        return ready
-    verdicts: list[Verdict] = []
-    TESTS[case.claim.id](measured=ready, judge=verdicts.append)
-    return verdicts[0]
 
 
 @pytest.mark.parametrize(
