@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mechtests import judging, shipped
 from mechtests.case import Case
 from mechtests.claim import ATTRIBUTE
@@ -25,7 +27,17 @@ def verdict_of(case: Case, results: Results) -> Verdict:
     ready = judging.prepare(case, results)
     if isinstance(ready, Verdict):
         return ready
-    verdicts: list[Verdict] = []
-    TESTS[case.claim.id](measured=ready, judge=verdicts.append)
-    assert len(verdicts) == 1
-    return verdicts[0]
+    with pytest.raises(_JudgedError) as judged:
+        TESTS[case.claim.id](measured=ready, judge=_stop)
+    return judged.value.verdict
+
+
+class _JudgedError(Exception):
+    """A test has judged; what would follow a verdict that fails it does not run."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+
+def _stop(verdict: Verdict) -> None:
+    raise _JudgedError(verdict)
