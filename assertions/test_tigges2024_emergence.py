@@ -8,6 +8,7 @@ from itertools import permutations
 from mechtests import claim
 from mechtests.metrics import attention, behaviour, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
+from mechtests.metrics.succession import successor_scores
 from mechtests.models.revisions import PYTHIA_TOKENS
 from mechtests.models.sources import is_pythia
 from mechtests.octaves import inside_window, tells_apart, too_coarse, within_octaves
@@ -16,6 +17,7 @@ from mechtests.rules import absent, below, beside, every, value_control
 from mechtests.showing import shown
 from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
+from mechtests.tasks.ordered_pairs import ordered_pairs
 from mechtests.tasks.repeated_tokens import repeated_tokens
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable, refuted
 
@@ -25,6 +27,7 @@ OPEN = Outcome.INCONCLUSIVE
 SCORES = attention.head_scores(repeated_tokens)
 COPYING = copy_scores(ioi)
 EFFECTS = effects.direct_effects(ioi)
+SUCCESSION = successor_scores(ordered_pairs)
 IOI = behaviour.answers(ioi.behaviour)
 GREATER_THAN = behaviour.answers(greater_than.behaviour)
 
@@ -34,6 +37,23 @@ def induction(scores, generator, level=INDUCTION):
     curve = scores.follow("induction", scores.strongest("induction"))
     what = "the strongest induction head"
     return onset((curve, level), what=what, generator=generator), curve
+
+
+def successors(scores, generator):
+    """The strongest successor head's onset, curve, level and heads; None where there is none.
+
+    The level is half of the largest score on the selection half.
+    """
+    chosen = scores.strongest("succession")
+    peak = max(
+        float(each.mean("succession", "selection")[head])
+        for each, head in zip(scores, chosen, strict=True)
+    )
+    if peak < roles.SUCCESSION:
+        return None
+    curve = scores.follow("succession", chosen)
+    what = "the strongest successor head"
+    return onset((curve, peak / 2), what=what, generator=generator), curve, peak / 2, chosen
 
 
 def name_movers(measured, learned, generator):
@@ -57,6 +77,34 @@ def name_movers(measured, learned, generator):
     curve = copying.follow("copied", chosen)
     what = "the strongest name mover"
     return onset((curve, peak / 2), what=what, generator=generator), curve, peak / 2, chosen
+
+
+def components_of(measured, learned, generator):
+    """Each component's onset beside its task's, their curves, and a verdict for each that lacks."""
+    heads, curve = induction(measured.scores, generator)
+    curves, pairs, lacking = [shown(curve, heads.what, level=INDUCTION, onset=heads)], {}, []
+
+    def pair(name, task, found, without):
+        if found is None:
+            lacking.append(refuted(f"{measured.model} {without}"))
+            return
+        emerged, of, level, _ = found
+        curves.append(shown(of, emerged.what, level=level, onset=emerged))
+        pairs[name] = emerged, learned[task].onset
+
+    if "greater-than" in learned:
+        pairs["induction with greater-than"] = heads, learned["greater-than"].onset
+        if not measured.lacks("succession"):
+            pair(
+                "successor heads with greater-than",
+                "greater-than",
+                successors(measured.succession, generator),
+                "does greater-than and has no successor head",
+            )
+    if "ioi" in learned:
+        movers = name_movers(measured, learned["ioi"], generator)
+        pair("name movers with IOI", "ioi", movers, "does IOI and has no name mover")
+    return pairs, curves, lacking
 
 
 def unlearned(learned):
@@ -128,6 +176,45 @@ def test_induction_heads_emerge_soon_after_two_billion_tokens(measured, judge):
 
 
 @claim(
+    "tigges2024.successor-onset",
+    section="3",
+    says="Successor heads emerge soon after 2e9 tokens.",
+    over="training",
+    task=ordered_pairs,
+    components=["successor", "succession"],
+    needs={"scores": SUCCESSION},
+    controls=["step 0 is below the role's threshold", "a shuffled order of each list"],
+)
+def test_successor_heads_emerge_soon_after_two_billion_tokens(measured, judge):
+    """The head strongest on one half of the pairs passes half of its largest score on the other.
+
+    Within 2e9 to 4e9 tokens, widened to the nearest scheduled checkpoints; the largest score must
+    reach 0.2. Other families than Pythia: not applicable. Fewer than 20 ordered pairs that are
+    single tokens: not applicable.
+    """
+    found = successors(measured.scores, measured.generator("onset"))
+    if found is None:
+        judge(refuted(f"{measured.model} has no successor head: no succession score reaches 0.2"))
+    emerged, curve, level, chosen = found
+    shuffled = measured.scores.follow("shuffled", chosen)
+    last = shuffled.points[-1]
+    controls = [
+        value_control("shuffled order", below(last, level, what="of a shuffled order, at the end")),
+        at_step_0(curve, roles.SUCCESSION, "succession score"),
+    ]
+    unnormed = measured.scores.follow("unnormed", measured.scores.strongest("unnormed"))
+    verdict = in_pythia(measured, emerged, 2e9, 4e9, "successor heads")
+    judge(
+        beside(verdict, *controls).showing(
+            curves=[
+                shown(curve, emerged.what, level=level, onset=emerged),
+                shown(unnormed, "the strongest head by the score without norms"),
+            ]
+        )
+    )
+
+
+@claim(
     "tigges2024.name-mover-onset",
     section="3",
     says="Name movers emerge at 2e9 to 8e9 tokens.",
@@ -168,16 +255,17 @@ def test_name_movers_emerge_at_two_to_eight_billion_tokens(measured, judge):
 @claim(
     "tigges2024.components-with-task",
     section="3",
-    says="Components emerge with the behaviour they serve: name movers with IOI, induction heads "
-    "with greater-than.",
+    says="Components emerge with the behaviour they serve: name movers with IOI, induction and "
+    "successor heads with greater-than.",
     over="training",
-    components=["name-mover", "induction", "greater-than", "ioi"],
+    components=["name-mover", "induction", "successor", "greater-than", "ioi"],
     needs={
         "ioi": IOI,
         "greater_than": GREATER_THAN,
         "copying": COPYING,
         "effects": EFFECTS,
         "scores": SCORES,
+        "succession": SUCCESSION,
     },
     controls=["a component and a task it does not serve are more than 2 octaves apart"],
 )
@@ -185,8 +273,8 @@ def test_components_emerge_with_the_behaviour_they_serve(measured, judge):
     """The onset of each component is within 2 octaves of its task's, from role curves.
 
     Over the tasks with a confirmed onset that are not lost at the end; IOI without any name
-    mover refutes. Of the wrong pairings one is more than 2 octaves apart, else everything
-    emerges together. Successor heads come with the succession score.
+    mover refutes, and so does greater-than without any successor head. Of the wrong pairings one
+    is more than 2 octaves apart, else everything emerges together.
     """
     generator = measured.generator("onset")
     asked = {"ioi": ("ioi", ioi), "greater-than": ("greater_than", greater_than)}
@@ -195,30 +283,19 @@ def test_components_emerge_with_the_behaviour_they_serve(measured, judge):
         for name, (need, task) in asked.items()
         if not measured.lacks(need)
     }
-    learned = {name: each for name, each in tasks.items() if unlearned(each) is None}
-    heads, curve = induction(measured.scores, generator)
-    curves = [shown(curve, heads.what, level=INDUCTION, onset=heads)]
-    pairs = {}
-    parts = [
-        open_ for each in tasks.values() if (open_ := unlearned(each)) and open_.outcome is OPEN
-    ]
-    if "greater-than" in learned:
-        pairs["induction with greater-than"] = heads, learned["greater-than"].onset
-    if "ioi" in learned:
-        movers = name_movers(measured, learned["ioi"], generator)
-        if movers is None:
-            parts.append(refuted(f"{measured.model} does IOI and has no name mover"))
-        else:
-            emerged, copied, level, _ = movers
-            curves.append(shown(copied, emerged.what, level=level, onset=emerged))
-            pairs["name movers with IOI"] = emerged, learned["ioi"].onset
+    closed = {name: open_ for name, each in tasks.items() if (open_ := unlearned(each))}
+    learned = {name: each for name, each in tasks.items() if name not in closed}
+    parts = [open_ for open_ in closed.values() if open_.outcome is OPEN]
+    pairs, curves, lacking = components_of(measured, learned, generator)
+    parts += lacking
     if not (parts or pairs):
-        judge(unlearned(next(iter(tasks.values()))))
+        judge(next(iter(closed.values())))
     parts += [within_octaves(*pair, 2.0, what=name) for name, pair in pairs.items()]
     verdict = every(*parts, what="components with their task")
     wrong = {
         f"{one} against {two}": (pairs[one][0], pairs[two][1])
         for one, two in permutations(pairs, 2)
+        if pairs[one][1] is not pairs[two][1]
     }
     alone = Control("wrong pairings", "wrong pairings: none, one task is learned", reached=True)
     control = tells_apart(wrong, 2.0) if wrong else alone

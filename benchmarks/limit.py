@@ -2,9 +2,9 @@
 
     python benchmarks/limit.py [--model NAME] [--profile quick|standard]
 
-Every measurement of the shipped claims is made twice on a loaded model: once timed, once with
-torch's FLOP counter. The limit is the counted operations over the rate of a plain fp32 matrix
-product, measured right before and right after in the same process; the ratio is what to quote.
+Every measurement of the shipped claims in one cell is made twice on a loaded model: once timed,
+once with torch's FLOP counter. The limit is the counted operations over the rate of a plain fp32
+matrix product, measured right before and right after in the same process; quote the ratio.
 """
 
 from __future__ import annotations
@@ -63,19 +63,21 @@ def take(work: Work, played: Sequence[Played]) -> None:
         raise SystemExit(work.error)
 
 
-def needs_by_task() -> dict[str, list[Need]]:
-    """Every measurement the shipped claims over a cell make in it, inputs first."""
+def needs_by_task(settings: Settings) -> dict[tuple[str, int], list[Need]]:
+    """Every measurement the shipped claims make in a cell, over training and scale too.
+
+    Inputs first, by task and number of prompts.
+    """
     found: dict[Need, None] = {}
     for claim in shipped.claims():
-        if claim.over != "cell":
-            continue
         gate = [] if claim.gate is None else [claim.gate.need]
         for need in [*gate, *claim.needs.values()]:
             found.update(dict.fromkeys(need.everything()))
-    tasks: dict[str, list[Need]] = {}
+    tasks: dict[tuple[str, int], list[Need]] = {}
     for need in found:
         if need.cell == "here":
-            tasks.setdefault(need.task.name, []).append(need)
+            at = need.task.name, settings.prompts_of(need.task)
+            tasks.setdefault(at, []).append(need)
     return tasks
 
 
@@ -113,7 +115,7 @@ def main() -> None:
         )
 
     with torch.no_grad():
-        for needs in needs_by_task().values():
+        for needs in needs_by_task(settings).values():
             try:
                 prompts = prompts_of(needs[0].task, loaded.tokenizer, settings)
             except NotApplicable:

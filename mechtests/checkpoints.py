@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mechtests.errors import NotApplicable
+from mechtests.errors import MeasurementError, NotApplicable
 from mechtests.margins import Kind
 from mechtests.means import Value
 from mechtests.measurement import Estimate, Half, Head, Measurement
@@ -68,6 +69,27 @@ class Series:
         """At each checkpoint the head with the largest mean on a half, of some or of all."""
         return tuple(_strongest(each, value, half, among) for each in self.measurements)
 
+    def heads(self, value: str) -> dict[Head, int]:
+        """The heads of which a value is known, and at how many checkpoints, in order.
+
+        Of what was measured these are all heads; what was recorded is often of a few, and of
+        some checkpoints.
+
+        Raises:
+            NotApplicable: The value was not recorded at any checkpoint.
+            MeasurementError: It was not measured, or has no number for each layer and head.
+        """
+        found: Counter[Head] = Counter()
+        missing: NotApplicable | None = None
+        for each in self.measurements:
+            try:
+                found.update(_known(each, value))
+            except NotApplicable as reason:
+                missing = reason
+        if missing is not None and not found:
+            raise missing
+        return dict(sorted(found.items()))
+
     def follow(self, value: str, heads: Sequence[Head], half: Half = "evaluation") -> Curve:
         """The value of another head at each checkpoint, as ``strongest`` chose them."""
         samples = tuple(
@@ -95,6 +117,18 @@ class Series:
             [each.mean for each in found.values()],
             [float("nan") if each.error is None else each.error for each in found.values()],
         )
+
+
+def _known(measurement: Measurement, value: str) -> list[Head]:
+    """The heads of which a value is finite in a measurement."""
+    import numpy as np
+
+    means = measurement.mean(value)
+    if measurement.axes[value][-2:] != ("layer", "head") or means.ndim != 2:
+        raise MeasurementError(
+            f"{measurement.name}.{value} has the axes {measurement.axes[value]}, not layer and head"
+        )
+    return [(int(layer), int(head)) for layer, head in np.argwhere(np.isfinite(means))]
 
 
 def _strongest(

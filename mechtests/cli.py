@@ -88,6 +88,10 @@ def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     source: Annotated[str | None, typer.Option(help="where it comes from: paper, file")] = None,
     error: Annotated[float | None, typer.Option(help="standard error of every mean")] = None,
     error_column: Annotated[str | None, typer.Option(help="column of standard errors")] = None,
+    binomial: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="each mean is a share of N independent trials"),
+    ] = None,
     replicate: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="another recording of the same, to derive the error"),
@@ -115,6 +119,7 @@ def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
         source=source,
         error=error,
         error_column=error_column,
+        binomial=binomial,
         replicate=tuple(replicate or ()),
         proportional=proportional or None,
         zero_until=zero_until,

@@ -17,9 +17,9 @@ from mechtests.errors import UsageError
 from mechtests.metrics.metric import Metric
 from mechtests.models import recording, sources, tables
 from mechtests.models.cell import Checkpoint
+from mechtests.models.columns import Column, Quantity, Table
 from mechtests.models.recording import Entry
 from mechtests.models.revisions import PYTHIA_TOKENS_PER_STEP
-from mechtests.models.tables import Column, Quantity, Table
 
 Json = Any
 
@@ -40,6 +40,7 @@ class Options:
         source: Where the values come from.
         error: The standard error of every mean, in the value's unit.
         error_column: The column with the standard error of each mean.
+        binomial: Of how many independent trials each mean is the share.
         replicate: Other recordings of the same, from which the error is derived.
         proportional: Whether that error grows with the values.
         zero_until: The last step at which the truth is 0, for the error of small values.
@@ -56,6 +57,7 @@ class Options:
     source: str | None = None
     error: float | None = None
     error_column: str | None = None
+    binomial: int | None = None
     replicate: tuple[Path, ...] = ()
     proportional: bool | None = None
     zero_until: int | None = None
@@ -96,18 +98,20 @@ def import_file(path: Path, options: Options) -> Imported:
         UsageError: The file cannot be read, or does not say what its values are of.
     """
     table = tables.read(path)
-    ways = [options.error is not None, options.error_column is not None, bool(options.replicate)]
-    if sum(ways) > 1:
-        raise UsageError("give one of --error, --error-column and --replicate")
+    ways = (options.error, options.error_column, options.binomial, options.replicate or None)
+    if sum(way is not None for way in ways) > 1:
+        raise UsageError("give one of --error, --error-column, --binomial and --replicate")
     if options.proportional and not options.replicate:
         raise UsageError("--proportional says how errors of --replicate grow; give that too")
     if options.zero_until is not None and not options.proportional:
         raise UsageError("--zero-until is the end of an error that grows; give --proportional too")
     if options.error_column is not None:
-        table.column(options.error_column)
+        table.named(options.error_column)
     made = Imported(notes=list(table.notes))
     for column in _chosen(table, options, made.notes):
         model, entry = _entry(table, column, options)
+        if any(entry.key == other.key for other in made.entries.get(model, ())):
+            raise UsageError(f"{path.name}: two columns are {entry.name}; choose with --column")
         made.entries.setdefault(model, []).append(entry)
     made.entries = _with_errors(table, options, made)
     for model, entries in made.entries.items():
@@ -127,16 +131,19 @@ def import_file(path: Path, options: Options) -> Imported:
 def _chosen(table: Table, options: Options, notes: list[str]) -> Iterator[Column]:
     """The columns that are imported."""
     if options.column is not None:
-        yield table.column(options.column)
+        yield from table.named(options.column)
         return
-    left = [column for column in table.columns if column.name != options.error_column]
+    error = options.error_column
+    left = [column for column in table.columns if error not in (column.name, column.header)]
     taken = [column for column in left if column.taken]
-    if options.name is not None and len(taken) > 1 and not any(c.quantity for c in taken):
+    names = dict.fromkeys(column.header or column.name for column in taken)
+    loose = options.name is not None or any(column.header for column in taken)
+    if loose and len(names) > 1 and not any(column.known for column in taken):
         raise UsageError(
             f"{table.path.name} has several columns: choose the one with the values of "
-            f"{options.name} with --column: {', '.join(column.name for column in taken)}"
+            f"{options.name or 'the heads'} with --column: {', '.join(names)}"
         )
-    if others := [column.name for column in left if not column.taken]:
+    if others := dict.fromkeys(c.header or c.name for c in left if not c.taken):
         notes.append(
             f"{table.path.name}: not imported: {', '.join(others)}; --column takes one of them, "
             f"in place of what the recording has of it from another file"
@@ -157,7 +164,7 @@ def _entry(table: Table, column: Column, options: Options) -> tuple[str, Entry]:
             (None,) * 3 if quantity is None else (quantity.metric, quantity.task, quantity.value),
             strict=True,
         )
-        if (said or known) is None
+        if not (said or known)
     ]
     model = options.name or column.model or (column.name if quantity is None else None)
     if missing or model is None:
@@ -177,7 +184,7 @@ def _entry(table: Table, column: Column, options: Options) -> tuple[str, Entry]:
     if not moments:
         raise UsageError(f"{where}: there is no number in it")
     means = tuple(quantity.scale * value for value in moments.values())
-    return model, Entry(
+    entry = Entry(
         metric=quantity.metric,
         task=str(quantity.task),
         value=quantity.value,
@@ -197,6 +204,8 @@ def _entry(table: Table, column: Column, options: Options) -> tuple[str, Entry]:
             "options": options.given(),
         },
     )
+    recording.check(entry, model, where)
+    return model, entry
 
 
 def _with_tokens(at: Checkpoint | None, model: str) -> Checkpoint | None:
@@ -240,8 +249,12 @@ def _with_errors(table: Table, options: Options, made: Imported) -> dict[str, li
     if options.error is not None:
         return recorded_errors.given(made.entries, options.error)
     if options.error_column is not None:
-        column = table.column(options.error_column)
-        return recorded_errors.of_column(made.entries, column, options.scale or 1.0)
+        columns = table.named(options.error_column)
+        scales = (c.quantity.scale for c in table.columns if c.taken and c.quantity and c.known)
+        scale = next(scales, 1.0) if options.scale is None else options.scale
+        return recorded_errors.of_columns(made.entries, columns, scale)
+    if options.binomial is not None:
+        return recorded_errors.binomial(made.entries, options.binomial)
     if options.replicate:
         others = [_all_of(path, options) for path in options.replicate]
         found, notes = recorded_errors.from_replicates(
@@ -266,7 +279,7 @@ def _all_of(path: Path, options: Options) -> dict[recorded_errors.Key, Entry]:
         if column.quantity is None and column.model not in (None, column.name):
             continue  # of something else than the model's column that is imported now
         with contextlib.suppress(UsageError):  # it does not say what it is of
-            model, entry = _entry(table, column, Options() if column.quantity else same)
+            model, entry = _entry(table, column, Options() if column.known else same)
             found[model, entry.key] = entry
     return found
 

@@ -1,4 +1,4 @@
-"""The standard errors of recorded means: given, in a column, or from a second recording."""
+"""The standard errors of recorded means: given, of a share, or from a second recording."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mechtests.errors import UsageError
-from mechtests.models.recording import Entry
-from mechtests.models.tables import Column
+from mechtests.models.columns import Column
+from mechtests.models.recording import ROUNDING, Entry
+from mechtests.statistics import proportion_interval
 
 FEWEST_COMMON = 5
 """Two recordings with fewer common checkpoints say nothing of their error."""
+NORMAL = 1.959964
+"""Standard errors from the mean to the end of its 95% interval."""
 
 Key: TypeAlias = tuple[str, tuple[str, str, str, tuple[int, ...]]]
 """A model, and what of it was recorded."""
@@ -31,26 +34,85 @@ def given(entries: Entries, error: float) -> dict[str, list[Entry]]:
     return _each(entries, derived.applied)
 
 
-def of_column(entries: Entries, column: Column, scale: float) -> dict[str, list[Entry]]:
-    """The standard errors of a column of the same file, scaled like the means.
+def of_columns(entries: Entries, columns: Sequence[Column], scale: float) -> dict[str, list[Entry]]:
+    """The standard errors of a column of the same file, scaled like the means; one for each head.
 
     Raises:
         UsageError: The file has several columns of means, or an error is below 0.
     """
-    if sum(map(len, entries.values())) > 1:
+    name = columns[0].header or columns[0].name
+    places = [entry.index for each in entries.values() for entry in each]
+    if len(places) > len(set(places)):
         raise UsageError(
-            f"--error-column {column.name}: the file has several columns of means; choose with "
+            f"--error-column {name}: the file has several columns of means; choose with "
             f"--column the one these errors belong to"
         )
-    if any(value < 0 for value in column.values.values()):
-        raise UsageError(f"--error-column {column.name}: a standard error is below 0")
-    found = {at.label: scale * value for at, value in column.values.items() if at is not None}
+    if any(value < 0 for column in columns for value in column.values.values()):
+        raise UsageError(f"--error-column {name}: a standard error is below 0")
+    found = {
+        (column.index, at.label): scale * value
+        for column in columns
+        for at, value in column.values.items()
+        if at is not None
+    }
 
     def with_column(entry: Entry) -> Entry:
-        errors = tuple(None if at is None else found.get(at.label) for at in entry.checkpoints)
-        return replace(entry, errors=errors, error_from=f"column {column.name}")
+        errors = tuple(
+            None if at is None else found.get((entry.index, at.label)) for at in entry.checkpoints
+        )
+        return replace(entry, errors=errors, error_from=f"column {name}")
 
     return _each(entries, with_column)
+
+
+def binomial(entries: Entries, trials: int) -> dict[str, list[Entry]]:
+    """The standard errors of shares of independent trials, from the shares themselves.
+
+    Where trials go together, fewer than there were are independent: a copy score of 70 prompts
+    at three positions has 210 trials, and its positions, at worst, all go with their prompt (a
+    design effect of 3), so it is worth 70.
+
+    The error is that with which the mean +- 1.96 errors reaches as far as the farther end of
+    the Clopper-Pearson interval: the root of ``p (1 - p) / trials`` would be 0 for a share of 0
+    or 1. It is never smaller than that root. Of 70 trials, the normal interval with this error
+    covers at least 95% for every true share (``tests/test_recorded_heads.py``).
+
+    It is the error of the prompts, as if other ones had been drawn at each checkpoint. It is
+    not that of another run of the recording (another seed of the data, BOS or precision), nor
+    of another training run.
+
+    Args:
+        entries: What is imported, by model.
+        trials: How many independent trials each share is of.
+
+    Raises:
+        UsageError: There is no trial, or a value is not a share.
+    """
+    if trials < 1:
+        raise UsageError(f"--binomial {trials}: a share is one of 1 trial or more")
+
+    def with_error(entry: Entry) -> Entry:
+        if min(entry.means) < 0 or max(entry.means) > 1 + ROUNDING:
+            raise UsageError(
+                f"--binomial {trials}: {entry.name} is no share of trials, it has values from "
+                f"{min(entry.means):.3g} to {max(entry.means):.3g}"
+            )
+        errors = tuple(of_share(min(mean, 1.0), trials) for mean in entry.means)
+        said = (
+            f"binomial, as far as Clopper-Pearson's interval of {trials} independent trials "
+            f"reaches; neither another run of the recording (seed of its data, BOS, precision) "
+            f"nor another training run is in it, and checkpoints count as independent"
+        )
+        return replace(entry, errors=errors, error_from=said)
+
+    return _each(entries, with_error)
+
+
+def of_share(share: float, trials: int) -> float:
+    """The standard error of a share: how far Clopper-Pearson's 95% interval reaches, over 1.96."""
+    low, high = proportion_interval(share * trials, trials).ends
+    root = math.sqrt(share * (1 - share) / trials)  # larger only where trials are very few
+    return max((share - low) / NORMAL, (high - share) / NORMAL, root)
 
 
 @dataclass(frozen=True)

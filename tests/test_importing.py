@@ -137,6 +137,15 @@ def test_a_table_that_cannot_be_read_is_a_sentence(file: Any, text: str, said: s
         ("a.json", "[]", "none of the layouts"),
         ("a.json", '{"copy_score_percent": {"nine": {"1": 2}}}', "'nine' is not a head"),
         ("a.json", '{"copy_score_percent": {"9.7": {"1": "x"}}}', "'x' is not a number"),
+        ("a.json", '{"copy_score_percent": {"9.7": {"1": null}}}', "9.7, 1: None is not a number"),
+        ("a.json", '{"copy_score_percent": {"9.7": {"1": true}}}', "True is not a number"),
+        ("a.json", '{"copy_score_percent": {"9.7": {"1": NaN}}}', "nan is not a number"),
+        ("a.json", '{"copy_score_percent": {"9.7": {"1.5": 2}}}', "step counts from 0, got 1.5"),
+        ("a.json", '{"copy_score_percent": {"9.7": {"1": 2, "1": 3}}}', "'1' is there twice"),
+        ("a.json", '{"copy_score_percent": {"9.7": {"1": 2, "01": 3}}}', "step1 is there twice"),
+        ("a.json", '{"copy_score_percent": {"9.7": {}, "9.07": {}}}', "head 9.07 is there twice"),
+        ("a.json", '{"copy_score_percent": {"9.7": 34}}', "'9.7' is not a head"),
+        ("a.json", '{"model": "pythia-70m", "heads": {"1.1": {"1": 2}}}', "give --metric, --task"),
         ("a.json", '{"mean_num_nodes": {"pythia-70m": 3}}', "no tasks with a mean each"),
         ("a.txt", "step", r"imported from a \.csv or \.json file"),
         ("a.csv", "step,x\n\xff".encode("latin-1"), "cannot be read as text"),
@@ -215,7 +224,7 @@ def test_copy_scores_of_heads_are_shares_and_notes_are_left_out(file: Any) -> No
     assert (entry.axes, entry.index, entry.unit) == (("layer", "head"), (9, 7), "share")
     assert entry.means == pytest.approx((0.34, 0.5))
     assert entry.provenance["source"] == "a notebook"
-    assert any("8.10 has a note and no values" in note for note in made.notes)
+    assert any("by values, not imported: 8.10" in note for note in made.notes)
     assert not any("--source" in note for note in made.notes)
 
 
@@ -234,10 +243,11 @@ def test_a_mean_over_training_has_no_checkpoint(file: Any) -> None:
 
 def test_another_file_of_the_same_value_takes_its_place_and_nothing_elses(file: Any) -> None:
     run(file(WIDE), **IOI)
-    run(file(WIDE), **{**IOI, "value": "correct"})
+    shares = WIDE.replace("-0.5,1.5", "0.5,0.9")
+    run(file(shares), **{**IOI, "value": "correct"})
     run(file(WIDE.replace("0.1,", "0.3,")), **IOI)
     found = {entry.value: entry.means for entry in recording.read("pythia-70m").entries}
-    assert found == {"logit_difference": (0.3, -0.5), "correct": (0.1, -0.5)}
+    assert found == {"logit_difference": (0.3, -0.5), "correct": (0.1, 0.5)}
 
 
 def test_an_error_that_is_given_is_that_of_every_mean(file: Any) -> None:
@@ -267,7 +277,9 @@ def test_an_error_that_is_none_is_refused(file: Any, error: float) -> None:
 
 
 def test_only_one_way_to_an_error_can_be_asked_for(file: Any) -> None:
-    with pytest.raises(UsageError, match="one of --error, --error-column and --replicate"):
+    with pytest.raises(
+        UsageError, match="one of --error, --error-column, --binomial and --replicate"
+    ):
         run(file(WIDE), **IOI, error=0.1, error_column="se")
 
 

@@ -179,12 +179,16 @@ def test_the_provenance_and_the_models_size_are_facts_of_the_measurement() -> No
 
 
 def test_heads_are_one_array_with_nothing_where_nothing_was_recorded() -> None:
-    source = keep(head(1, 2, 0.3, 0.4), head(0, 1, 0.6))
-    identity = source.identity(None)
-    here = recording.measurement(
-        identity, "copying.copy_scores", "ioi", cell_of(source, MOMENTS[0])
+    source = keep(head(1, 2, 0.3, 0.4), head(0, 1, 0.6), model="mine")
+    here, later = (
+        recording.measurement(
+            source.identity(None), "copying.copy_scores", "ioi", cell_of(source, at)
+        )
+        for at in MOMENTS[:2]
     )
-    np.testing.assert_array_equal(here["copied"], [[np.nan, 0.6, np.nan], [np.nan, np.nan, 0.3]])
+    nan = np.nan
+    np.testing.assert_array_equal(here["copied"], [[nan, 0.6, nan], [nan, nan, 0.3]])
+    np.testing.assert_array_equal(later["copied"], [[nan, nan, nan], [nan, nan, 0.4]])
     assert here.axes["copied"] == ("layer", "head")
     assert here.estimate("copied", 1, 2).mean == 0.3
     for index in ((0, 0), (7, 7)):

@@ -1,4 +1,4 @@
-"""Attention scores: where a head looks on repeated random tokens."""
+"""Attention scores: where a head looks, on repeated random tokens and from END to names."""
 
 from __future__ import annotations
 
@@ -64,4 +64,34 @@ Source: Tigges et al. 2024, Figure 2 and its code, which also averages in the qu
 first half (one for induction, none for duplicate, half of all for previous): a hundredth of the
 induction score. We take the second half's queries alone, so that all scores are of the same
 tokens; BOS, where there is one, shifts positions and nothing else.
+"""
+
+
+NAMED = ("IO", "S1", "S2")
+
+
+def _end_attention(batch: Batch) -> Mapping[str, Tensor]:
+    import torch
+
+    pattern = batch.clean.stack("pattern@end").float()
+    found = {}
+    for name in NAMED:
+        at = torch.as_tensor(batch.prompts.positions[name], device=pattern.device)
+        index = at[:, None, None, None].expand(*pattern.shape[:3], 1)
+        found[name] = pattern.gather(-1, index)[..., 0]
+    return found
+
+
+end_attention = Metric(
+    name="attention.end_attention",
+    version=1,
+    compute=_end_attention,
+    values=dict.fromkeys(NAMED, HEADS),
+    clean=("pattern@end",),
+    needs=("position:IO", "position:S1", "position:S2"),
+)
+"""Attention from END to each of the three names of an IOI prompt, on the clean run, by head.
+
+Source: Tigges et al. 2024, Figure 4 and its code, where a name mover also attends to IO more than
+to S1 and more than to S2.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mechtests.metrics.behaviour import logit_difference
@@ -32,8 +33,8 @@ def _direct_effects(batch: Batch) -> Mapping[str, Tensor]:
     patched = []
     for start in range(0, len(prompts), most):
         rows = torch.arange(start, min(start + most, len(prompts)))
-        ends = _patched(batch, rows)
-        patched.append(logit_difference(network, ends, prompts.select(rows.numpy())))
+        ends = deque(frozen_paths(batch, rows, shape.layers), maxlen=1).pop()
+        patched.append(logit_difference(network, ends[:, 1:], prompts.select(rows.numpy())))
     effect = clean[:, None] - torch.cat(patched)
     return {
         "direct_effect": effect.view(len(prompts), shape.layers, shape.heads),
@@ -42,17 +43,28 @@ def _direct_effects(batch: Batch) -> Mapping[str, Tensor]:
     }
 
 
-def _patched(batch: Batch, rows: Tensor) -> Tensor:
-    """The end of the residual stream with one head's z corrupted, ``[prompt, head, width]``.
+def frozen_paths(batch: Batch, rows: Tensor, stop: int) -> Iterator[Tensor]:
+    """The residual stream at END before each layer, with one head's z corrupted in each branch.
 
-    A branch for every head of every layer starts where its head writes. From there on
-    it keeps the clean run's attention outputs and recomputes MLPs.
+    A branch for every head of every layer starts where its head writes, behind a first one
+    that is the clean run. From there on it keeps the clean run's attention outputs and
+    recomputes MLPs, which is the direct path from the head to whatever reads the stream.
+
+    Args:
+        batch: With ``resid_pre@end``, ``z@end``, ``attn_out@end`` of the clean run and
+            ``z@end`` of the corrupted one.
+        rows: Which prompts of the batch.
+        stop: The last layer to stand before; behind all layers where it is their number.
+
+    Yields:
+        Before layer 0, 1, ... ``stop``: shape ``[prompt, 1 + layer * head, width]``.
     """
     import torch
 
     network, clean = batch.network, batch.clean
-    branches = clean["resid_pre@end", 0][rows, None][:, :0]
-    for layer in range(network.shape.layers):
+    branches = clean["resid_pre@end", 0][rows, None]
+    yield branches
+    for layer in range(stop):
         z, other = clean["z@end", layer][rows], batch.corrupted["z@end", layer][rows]
         written = network.attention_out(layer, one_head_of(z, other))
         frozen = clean["attn_out@end", layer][rows, None].expand(-1, branches.shape[1], -1)
@@ -60,7 +72,7 @@ def _patched(batch: Batch, rows: Tensor) -> Tensor:
         branches = network.after_attention(
             layer, torch.cat((branches, fresh), 1), torch.cat((frozen, written), 1)
         )
-    return branches
+        yield branches
 
 
 def one_head_of(z: Tensor, other: Tensor) -> Tensor:
@@ -97,7 +109,7 @@ direct_effects = Metric(
     cost=_effects_cost,
     needs=("answers",),
 )
-"""The direct effect of every head on the logit difference, by path patching.
+"""The direct effect of every head on the logit difference, by path patching, on any task.
 
 ``direct_effect``: the clean logit difference minus the one with the head's z at END taken
 from the corrupted run, all other heads' z kept clean and MLPs recomputed; positive where the
@@ -107,6 +119,13 @@ Source: Tigges et al. 2024, Figure 4 and its code (path patching to the last res
 with MLPs on the direct path), which gives ``e = (patched - clean) / (clean - corrupted)``: our
 effect is -e times that span. It patches the head at all positions; where all attention is frozen
 nothing but END's own residual stream reaches END's logits, so that END alone gives the same.
+
+The unit is the logit difference on every task (mean over the right answers minus mean over the
+wrong ones where there are several), also where the behaviour is judged by a probability
+difference, as the paper plots it for greater-than and agreement. A logit difference is linear in
+what the final norm gives, without a denominator: an effect does not shrink because the model is
+sure already. A probability needs the whole vocabulary in every branch, about as much work again as
+the pass itself (0.7 times its operations on SmolLM2, 1.2 times on Pythia-160m).
 """
 
 

@@ -15,6 +15,8 @@ from mechtests.measurement import Half, Head, Measurement
 
 INDUCTION = 0.1
 COPYING = 0.1
+SUCCESSION = 0.2
+LOST = 0.001
 
 
 def induction_heads(scores: Measurement, half: Half) -> list[Head]:
@@ -37,6 +39,17 @@ def copying_heads(copying: Measurement, half: Half) -> list[Head]:
     """
     copied = copying.mean("copied", half)
     return _heads((copied > COPYING) & (copied > copying.mean("copied_absent", half)))
+
+
+def successor_heads(scores: Measurement, half: Half) -> list[Head]:
+    """Heads whose succession score is above 0.2 and above twice that of a shuffled order.
+
+    Args:
+        scores: From ``succession.successor_scores``.
+        half: The half whose pairs choose.
+    """
+    score = scores.mean("succession", half)
+    return _heads((score > SUCCESSION) & (score > 2 * scores.mean("shuffled", half)))
 
 
 def with_effect(heads: list[Head], effects: Measurement, half: Half) -> list[Head]:
@@ -93,3 +106,49 @@ def name_mover_candidates(
         if does:
             found.update(name_movers(scores, effect, half))
     return sorted(found)
+
+
+def attending_to_io(heads: list[Head], attention: Measurement, half: Half) -> list[Head]:
+    """Those of the heads that attend from END to IO more than to S1 and more than to S2.
+
+    Args:
+        heads: Any heads.
+        attention: From ``attention.end_attention``.
+        half: The half whose prompts choose.
+
+    Source: Tigges et al. 2024, Figure 4 and its code (the filter of name movers).
+    """
+    io, first, second = (attention.mean(name, half) for name in ("IO", "S1", "S2"))
+    return [head for head in heads if io[head] > max(first[head], second[head])]
+
+
+def attending_to_s(heads: list[Head], attention: Measurement, half: Half) -> list[Head]:
+    """Those of the heads that attend from END to S, at both places together, more than to IO.
+
+    Arguments as for ``attending_to_io``.
+    """
+    io, first, second = (attention.mean(name, half) for name in ("IO", "S1", "S2"))
+    return [head for head in heads if first[head] + second[head] > io[head]]
+
+
+def s_inhibition_heads(inhibition: Measurement, half: Half) -> list[Head]:
+    """Heads without whose word the name movers look from IO to S1, and the answer suffers.
+
+    As shares of the clean mean, the logit difference falls, the name movers' attention to IO
+    falls and that to S1 rises. The fall must be of more than a thousandth: heads with next to
+    no effect have the three signs by chance. Where the clean logit difference is not above 0
+    there is nothing to lose, and no head.
+
+    Args:
+        inhibition: From ``inhibition.s_inhibition``, with the corruption ``swapped order``.
+        half: The half whose prompts choose.
+
+    Source: Tigges et al. 2024, Figure 4 and its code: the three signs, among heads whose
+    effect is below -0.001 of clean minus corrupted, about twice the clean logit difference.
+    """
+    clean = inhibition.sample("clean_logit_difference", half).mean
+    if clean <= 0:
+        return []
+    lost = -inhibition.mean("logit_difference", half) / clean
+    away = inhibition.mean("attention_io", half) < 0
+    return _heads((lost > LOST) & away & (inhibition.mean("attention_s1", half) > 0))

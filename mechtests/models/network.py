@@ -116,6 +116,11 @@ class Network:
         learned: Tensor = self._positions.weight[positions]
         return embedded + learned
 
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """The embeddings of token ids alone, without learned positions, ``[..., width]``."""
+        embedded: Tensor = self._embedding(tokens)
+        return embedded
+
     def attention_input(self, layer: int, resid: Tensor) -> Tensor:
         """What attention projects: the residual stream through ln1."""
         return self.blocks[layer].ln1(resid)

@@ -25,22 +25,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mechtests.errors import LoadError, MeasurementError, NotApplicable, UsageError
 from mechtests.measurement import Recorded
 from mechtests.models.cell import Cell, Checkpoint
-from mechtests.models.revisions import pythia_parameters
+from mechtests.models.joining import joined
+from mechtests.models.revisions import pythia_grid
 from mechtests.store import default_folder
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Json = Any
 SCHEMA = 1
 KEY = "recording"
 """What marks the identity of a recorded cell, beside the recording's digest."""
+ROUNDING = 1e-6
+"""So much more than 1 is a share that was recorded in single precision."""
 PREFIX = "recorded:"
 """What a recorded model's name starts with."""
 
@@ -120,6 +119,26 @@ class Recording:
         old = [each for each in self.entries if shape.get(each.key[:3], each.axes) == each.axes]
         kept = {entry.key: entry for entry in (*old, *new)}
         return Recording(self.model, tuple(kept.values()))
+
+
+def check(entry: Entry, model: str, where: str) -> None:
+    """Whether an entry can be what it is said to be.
+
+    Raises:
+        UsageError: The model has no such head, or a share is not one.
+    """
+    grid = pythia_grid(model)
+    if any(at >= grid.get(axis, at + 1) for axis, at in zip(entry.axes, entry.index, strict=True)):
+        raise UsageError(
+            f"{where}: {model} has {grid['layer']} layers of {grid['head']} heads, counted from 0, "
+            f"and no {'.'.join(map(str, entry.index))}"
+        )
+    least, most = min(entry.means), max(entry.means)
+    if entry.unit == "share" and not (least >= 0 and most <= 1 + ROUNDING):
+        raise UsageError(
+            f"{where}: a share lies between 0 and 1, got {least:.3g} to {most:.3g}; give --scale, "
+            f"0.01 for percent"
+        )
 
 
 def folder() -> Path:
@@ -215,7 +234,7 @@ def measurement(identity: Mapping[str, Json], metric: str, task: str, cell: Cell
             f"{who} has no {metric} on {task} at {_called(cell.checkpoint)}; it has it at "
             f"{_span(mine)}"
         )
-    return _joined(recording.model, metric, here, cell.checkpoint)
+    return joined(recording.model, mine, cell.checkpoint)
 
 
 def _as_it_was(identity: Mapping[str, Json]) -> Recording:
@@ -248,52 +267,3 @@ def _span(entries: Iterable[Entry]) -> str:
     if len(moments) < 3:
         return " and ".join(c.label for c in moments)
     return f"{len(moments)} checkpoints from {moments[0].label} to {moments[-1].label}"
-
-
-def _joined(
-    model: str, metric: str, entries: Iterable[Entry], checkpoint: Checkpoint | None
-) -> Recorded:
-    """The entries of one metric at one checkpoint as one measurement."""
-    import numpy as np
-
-    of_value: dict[str, list[Entry]] = {}
-    for entry in entries:
-        of_value.setdefault(entry.value, []).append(entry)
-    values: dict[str, NDArray[np.float64]] = {}
-    errors: dict[str, NDArray[np.float64]] = {}
-    for value, parts in of_value.items():
-        size = tuple(int(i) + 1 for i in np.max([part.index for part in parts], axis=0))
-        values[value], errors[value] = np.full(size, np.nan), np.full(size, np.nan)
-        for part in parts:
-            at = part.checkpoints.index(checkpoint)
-            values[value][part.index] = part.means[at]
-            error = part.errors[at]
-            errors[value][part.index] = np.nan if error is None else error
-    none = np.zeros(0, dtype=np.int64)
-    return Recorded(
-        name=metric,
-        values=values,
-        axes={value: parts[0].axes for value, parts in of_value.items()},
-        units={value: parts[0].unit for value, parts in of_value.items()},
-        cluster=none,
-        template=none,
-        half=none,
-        facts={"recorded": _provenance(of_value), **_parameters(model)},
-        model=model,
-        errors=errors,
-        prompts={value: parts[0].prompts for value, parts in of_value.items()},
-    )
-
-
-def _parameters(model: str) -> dict[str, int]:
-    """The model's non-embedding parameters, where they are known by its name."""
-    known = pythia_parameters(model)
-    return {} if known is None else {"parameters": known}
-
-
-def _provenance(of_value: Mapping[str, list[Entry]]) -> Json:
-    """Where each value comes from, for records."""
-    return {
-        value: {**parts[0].provenance, "error_from": parts[0].error_from}
-        for value, parts in of_value.items()
-    }

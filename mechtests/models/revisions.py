@@ -32,6 +32,11 @@ PYTHIA_SHAPES = {
 }
 """Layers and width of each size; heads fill the width, an MLP is four times as wide."""
 
+PYTHIA_HEADS = {"14m": 4, "31m": 8, "70m": 8, "160m": 12, "410m": 16, "1b": 8} | {
+    "1.4b": 16, "2.8b": 32, "6.9b": 32, "12b": 40,
+}  # fmt: skip
+"""Heads of a layer of each size."""
+
 PYTHIA_NAME = re.compile(
     rf"pythia-(?P<size>{'|'.join(map(re.escape, PYTHIA_SHAPES))})(?P<deduped>-deduped)?"
     r"(?P<variant>-v0|-(?:data-|weight-)?seed\d|-(?:all|attn|hidden)dropout)?"
@@ -62,6 +67,14 @@ def pythia_parameters(name: str) -> int | None:
         "max_position_embeddings": 2048,
     }
     return Shape.from_config(config).block_parameters
+
+
+def pythia_grid(name: str) -> dict[str, int]:
+    """Layers, and heads of a layer, of a Pythia model by its name; nothing of another model."""
+    match = PYTHIA_NAME.fullmatch(name)
+    if match is None:
+        return {}
+    return {"layer": PYTHIA_SHAPES[match["size"]][0], "head": PYTHIA_HEADS[match["size"]]}
 
 
 def parse_revisions(repo: str, revisions: Iterable[str]) -> tuple[Checkpoint, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from io import StringIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, TextIO
@@ -73,6 +74,16 @@ class Page:
     def label(self, label: str, text: str) -> None:
         """A labelled paragraph of a verdict."""
         self.say(text, head=label.ljust(LABEL), style="dim", at=4, then=4 + LABEL)
+
+    @property
+    def room(self) -> int:
+        """How wide a labelled line's text can be."""
+        return self.width - 4 - LABEL
+
+    def picture(self, label: str, lines: Sequence[str]) -> None:
+        """Labelled lines whose blanks count, so they are printed as they are."""
+        for index, line in enumerate(lines):
+            self.unbroken(line, head=("" if index else label).ljust(LABEL), at=4)
 
     def _print(self, text: str, at: int, head: int, style: str) -> None:
         from rich.text import Text

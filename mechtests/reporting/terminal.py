@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mechtests.reporting import curves, wording
+from mechtests.reporting import curves, heads, wording
 from mechtests.reporting import matrix as matrices
 from mechtests.reporting.json_values import Json
 from mechtests.reporting.matrix import Matrix
@@ -111,12 +111,12 @@ def _reason(page: Page, record: Record, where: str, full: bool) -> None:
     head = f"{IN_A_REASON.get(word, word.word)}  {where}"
     if not (full or record.outcome in IN_FULL or record.not_after_correction):
         page.say(f": {record.verdict.sentence}", head=head, style=word.style, at=2, then=4)
-        _curves(page, record)
+        _drawn(page, record)
         return
     page.say("", head=head, style=word.style, at=2)
     page.say(record.verdict.sentence, at=4)
     _numbers(page, record)
-    _curves(page, record)
+    _drawn(page, record)
     unsaid = [part for part in record.verdict.parts if part.sentence not in record.verdict.sentence]
     for part in record.verdict.parts if full else unsaid:
         page.label("part", f"{wording.WORDS[part.outcome].word}: {part.sentence}")
@@ -141,11 +141,13 @@ def _numbers(page: Page, record: Record) -> None:
         page.label("p", wording.probability(verdict.p) + q)
 
 
-def _curves(page: Page, record: Record) -> None:
-    """What was followed over training, one strip a curve."""
+def _drawn(page: Page, record: Record) -> None:
+    """What was followed over training: one strip a curve, and one a head of each role."""
     for curve in record.verdict.shown.get("curves", ()):
         for index, line in enumerate(curves.lines(curve, ascii=page.ascii)):
             page.label("" if index else "curve", line)
+    for entry in record.verdict.shown.get("heads", ()):
+        page.picture("heads", heads.lines(entry, ascii=page.ascii, width=page.room))
 
 
 def _control(control: Control) -> str:
@@ -164,7 +166,7 @@ def _beside(page: Page, record: Record, full: bool) -> None:
         page.label("note", note)
     if full:
         for name, value in record.verdict.shown.items():
-            if name == "curves":
+            if name in ("curves", "heads"):
                 continue
             page.label("shown", f"{name.replace('_', ' ')}: {_value(value)}")
 
