@@ -71,5 +71,3 @@ def test_a_planted_head_that_another_one_replaces_is_a_turnover(tmp_path: Path) 
 def test_a_planted_head_that_stays_refutes_it(tmp_path: Path) -> None:
     verdict = judged(float("inf"), Store(tmp_path))
     assert verdict.outcome is Outcome.REFUTED, verdict
-
-
