@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechtests.metrics.copying import Reading, normed, written_by_head
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Value
+from mechtests.tasks.succession import LISTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +32,7 @@ def _successor_scores(batch: Batch) -> Mapping[str, Tensor]:
     block = network.blocks[0]
     asked = {
         "succession": (block.mlp(block.ln2(embedded)), listed[:, 0]),
-        "unnormed": (block.mlp(embedded), listed[:, 0]),
+        "unnormed": (replace(block, mlp_post=None).mlp(embedded), listed[:, 0]),
     }
     shuffled = _places(prompts.tokens["shuffled"][:, None], union)[:, 0].to(network.device)
     found: dict[str, list[Tensor]] = {"succession": [], "shuffled": [], "unnormed": []}
@@ -97,17 +99,21 @@ def _highest(logits: Tensor, token: Tensor, listed: Tensor) -> Tensor:
 
 
 def _cost(job: Job) -> Cost:
-    """Values and outputs of every head, once each way, and the listed tokens' logits."""
+    """Block 0's MLP, each head's values and output, and the listed logits, of both forms.
+
+    A list has an item more than pairs where it is no cycle. A final norm's bias is read by the
+    whole vocabulary, once.
+    """
     if job.shape is None:
         return Cost(forward=2.0 * job.prompts)
     shape = job.shape
-    heads = shape.layers * shape.heads
-    listed = job.prompts + len(LEFT)
-    each = 2 * shape.head_width * shape.width + listed * shape.width
-    return Cost(flops=2.0 * 2.0 * job.prompts * heads * each)
+    listed = job.prompts + len(LISTS)
+    head = 2 * shape.head_width * shape.width + listed * shape.width
+    mlp = 3 * shape.width * shape.mlp_width
+    each = mlp + shape.layers * shape.heads * head
+    return Cost(flops=2.0 * (2 * job.prompts * each + shape.vocabulary * shape.width))
 
 
-LEFT = range(7)  # a list that is not cyclic has an item more than pairs
 SHARE = Value(("prompt", "layer", "head"), "share")
 
 successor_scores = Metric(
@@ -123,7 +129,8 @@ successor_scores = Metric(
 ``succession``: 1 where the successor has the highest logit of its list, strictly, when what
 block 0's MLP makes of the item's embedding is taken through the head's values and output alone
 and read by the unembedding. ``shuffled``: the same for what follows the item in a shuffled
-order of its list. ``unnormed``: the weights multiplied as they are.
+order of its list. ``unnormed``: the weights multiplied as they are, without any norm (the MLP's
+own biases stay, those of values, norms and unembedding do not).
 
 Source: Tigges et al. 2024, Figure 2 and its code (after Gould et al. 2023): ``MLP0(W_E) W_V W_O
 W_U`` over all items of the list, here ``unnormed``. That gives MLP 0 an embedding without the
