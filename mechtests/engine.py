@@ -323,5 +323,8 @@ def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:
     """The prompts of a task for a tokenizer: generated, or from the user's own file."""
     count = settings.prompts_of(task)
     if task.name in settings.prompts:
-        return csv_prompts.read(task, settings.prompts[task.name], tokenizer)
+        given = settings.prompts[task.name]
+        if task.reader is not None:
+            return task.reader.read(tokenizer, given, count)
+        return csv_prompts.read(task, given, tokenizer)
     return task.generate(tokenizer, count, generator(settings.seed, task.name, "prompts"))

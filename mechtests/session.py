@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from mechtests import engine, judging, plan
+from mechtests import engine, given, judging, plan
 from mechtests.case import Case
 from mechtests.claim import Claim, Declaration
 from mechtests.errors import MechtestsError, UsageError
@@ -29,7 +29,6 @@ from mechtests.results import Results
 from mechtests.selection import Selection
 from mechtests.settings import Settings
 from mechtests.store import Store, StoreWarning, default_folder
-from mechtests.tasks import csv_prompts
 from mechtests.verdict import Outcome, Verdict
 
 Json = Any
@@ -99,15 +98,15 @@ class Session:
         option = self.config.option
         if self.replayed is not None:
             return Settings(**self.replayed["settings"])
-        files = [_pair("--mech-prompts", given) for given in option.mech_prompts or []]
+        files = [given.file(each, offline=self.offline) for each in option.mech_prompts or []]
         return Settings(
             profile=option.mech_profile,
             seed=option.mech_seed,
             dtype=option.mech_dtype,
             device=option.mech_device,
             prompts=dict(files),
-            prompt_digests={task: csv_prompts.file_identity(path) for task, path in files},
-            prompt_counts={task: csv_prompts.count(path) for task, path in files},
+            prompt_digests={task: given.identity(task, path) for task, path in files},
+            prompt_counts=given.counts(files),
         )
 
     def cases(self, declaration: Declaration) -> list[Case]:
@@ -308,10 +307,3 @@ class Judge:
 def cases_of(items: Sequence[pytest.Item]) -> list[Case]:
     """The cases of the tests that judge claims."""
     return [item.stash[CASE] for item in items if CASE in item.stash]
-
-
-def _pair(option: str, given: str) -> tuple[str, str]:
-    name, equals, path = given.partition("=")
-    if not equals or not Path(path).is_file():
-        raise UsageError(f"{option} is TASK=FILE.csv with a file that exists, got {given!r}")
-    return name, path

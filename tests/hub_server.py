@@ -92,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlparse(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
-        owner, name, what, *rest = path.removeprefix("/api/models").strip("/").split("/")
+        path = path.removeprefix("/api").removeprefix("/models").removeprefix("/datasets")
+        owner, name, what, *rest = path.strip("/").split("/")
         repo = self.hub.repos.get(f"{owner}/{name}")
         if repo is None:
             self._refuse(401, "RepoNotFound")

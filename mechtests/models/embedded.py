@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class EmbeddedSource:
         """The model of a checkpoint in the dtype asked for (see ``cell.Source.load``)."""
         if untrained_seed is None:
             self._verify(checkpoint)
-        return loading.from_folder(
+        loaded = loading.from_folder(
             self.fetch(checkpoint),
             beside=(self.path, self.root),
             name=self.name,
@@ -95,6 +95,8 @@ class EmbeddedSource:
             remedy=REMEDY,
             unseen=_held_out(),
         )
+        loaded.tokenizer.speak = _documents
+        return loaded
 
     def _verify(self, checkpoint: Checkpoint | None) -> None:
         """Refuse weights that are not the ones that were shipped."""
@@ -150,3 +152,10 @@ def _held_out() -> Callable[..., bool]:
     from mechtests.sprout.held_out import unseen
 
     return unseen
+
+
+def _documents(seed: int) -> Iterator[str]:
+    """Documents of the training text's grammar; its rows are drawn from other seeds."""
+    from mechtests.sprout import corpus
+
+    return (" ".join(words) for _, words in corpus.documents(seed))

@@ -37,6 +37,7 @@ class Network:
         blocks: The blocks, with ``W_Q``, ``W_K``, ``W_V``, ``W_O`` by head.
         final_norm: What the unembedding reads the residual stream through.
         unembedding: From the residual stream to logits.
+        softcap: Of the logits (Gemma 2), or None.
         bridge: The raw ``TransformerBridge`` over the same weights.
         reference: Token ids and the plain model's logits on them, from before bridging.
     """
@@ -53,7 +54,7 @@ class Network:
         self.blocks = read_blocks(bridge, config, kind, parallel=self.shape.parallel)
         self.final_norm = Norm.of(bridge.ln_final.original_component)
         self.unembedding = Linear.of(bridge.unembed.original_component)
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._embedding = bridge.embed.original_component
         self._positions = bridge.pos_embed.original_component if kind == "gpt2" else None
 
@@ -176,7 +177,7 @@ class Network:
             if bias is not None:
                 chosen = bias[tokens]
                 out = out + chosen.view(len(chosen), *[1] * (out.ndim - 2), -1)
-        return out if self._softcap is None else torch.tanh(out / self._softcap) * self._softcap
+        return out if self.softcap is None else torch.tanh(out / self.softcap) * self.softcap
 
     # ---------------------------------------------------------------- runs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ class CellTokenizer:
         bos: The token every prompt starts with, or None.
         policy: The BOS policy in words, for the facts of a measurement.
         digest: SHA-256 over the vocabulary, the merges and the splitting rules.
+        speak: ``speak(seed)`` gives documents of the model's own language, where we make it.
     """
+
+    speak: Callable[[int], Iterator[str]] | None = None
 
     def __init__(
         self,

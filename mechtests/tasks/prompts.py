@@ -166,6 +166,20 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """How a task reads what a user gives it, where it is not a table of prompts and answers.
+
+    Attributes:
+        identity: ``identity(path)`` is what the store's key knows of the file, or raises
+            ``UsageError``.
+        read: ``read(tokenizer, path, n)`` gives up to n prompts.
+    """
+
+    identity: Callable[[str], str] = field(repr=False)
+    read: Callable[[Tokenizer, str, int], Prompts] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Task:
     """A grammar of prompts.
 
@@ -185,6 +199,7 @@ class Task:
             them too.
         column: The column that gives the answers in published files of this task, where
             one number does.
+        reader: How it reads a user's own file; ``csv_prompts`` does unless said.
     """
 
     name: str
@@ -197,6 +212,7 @@ class Task:
     behaviour_sizes: Mapping[str, int] | None = None
     annotate: Callable[[Tokenizer, Prompts], Prompts] | None = field(default=None, repr=False)
     column: Column | None = None
+    reader: Reader | None = None
 
     @property
     def behaviour(self) -> Task:
