@@ -96,8 +96,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--mech-prompts",
         action="append",
-        metavar="TASK=FILE.csv",
-        help=("use your own prompts for a task: columns clean, corrupted and the answers"),
+        metavar="TASK=FILE",
+        help=(
+            "use your own prompts for a task: a .csv with columns clean, corrupted and the "
+            "answers; for the task text a .txt, or a .jsonl, .csv or .parquet with a column "
+            "text, or text=hf:owner/name, a dataset of the hub"
+        ),
     )
     add(
         "--mech-fail-on",
