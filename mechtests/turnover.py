@@ -66,6 +66,11 @@ class HeadCurve:
         return len(self.judged) if self.judged.is_recorded else 1
 
     @property
+    def searched_pairs(self) -> int:
+        """Among how many pairs of checkpoints one is looked for on the values that decide."""
+        return max(1, math.comb(self.searched, 2))
+
+    @property
     def peak(self) -> int:
         """The checkpoint with the highest score on the selection half, by its place."""
         return int(np.argmax(self.chosen.means))
@@ -143,7 +148,7 @@ def rises_after(curve: HeadCurve, position: float, threshold: float) -> tuple[Ve
         p=max(ps),
         parts=(below, above),
     )
-    return _searched(both, curve.searched**2), high
+    return _searched(both, curve.searched_pairs), high
 
 
 @dataclass(frozen=True)
@@ -257,7 +262,12 @@ def in_another_order(curves: Sequence[HeadCurve], generator: np.random.Generator
 def _takeovers(
     carriers: Sequence[HeadCurve], losses: Sequence[Verdict], threshold: float
 ) -> Iterable[Takeover]:
-    """Every pair, with its p after Bonferroni over the heads that may lose and may rise."""
+    """Every pair, with its p after Bonferroni over the heads.
+
+    n heads may be wrongly called lost. After the peak of one that is truly lost, n may be wrongly
+    called risen; of several such heads the one with the earliest peak counts, since what rises
+    after a later one rises after that too. So n times either p is enough, at half a level each.
+    """
     for loser, loss in zip(carriers, losses, strict=True):
         after = float(loser.judged.positions[loser.peak])
         for winner in carriers:
@@ -265,7 +275,7 @@ def _takeovers(
                 continue
             if found := rises_after(winner, after, threshold):
                 rise, high = found
-                p = len(carriers) * max(_p(loss.p), (len(carriers) - 1) * _p(rise.p))
+                p = len(carriers) * max(_p(loss.p), _p(rise.p))
                 yield Takeover(loser, winner, winner.judged.labels[high], min(p, 1.0))
 
 
