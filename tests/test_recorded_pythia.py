@@ -174,7 +174,8 @@ def turned(pytester, monkeypatch, tmp_path):
         assert done.ret == 0, done.stderr.str()
     run = pytester.runpytest_subprocess(
         str(ASSERTIONS), "-p", "no:randomly", "--mech-fail-on=error",
-        "--model=recorded:pythia-160m", "-k", "heads-turn-over or task-survives-turnover or named-heads-160m",
+        "--model=recorded:pythia-160m",
+        "-k", "heads-turn-over or task-survives-turnover or named-heads-160m",
         f"--rootdir={pytester.path}",
     )  # fmt: skip
     assert run.ret == 0, run.stdout.str()
