@@ -1,6 +1,6 @@
 """What each measurement costs against the limit: its counted FLOPs at this machine's GEMM rate.
 
-    python benchmarks/limit.py [--model NAME] [--profile quick|standard]
+    python benchmarks/limit.py [--model NAME] [--profile quick|standard] [--text FILE]
 
 Every measurement of the shipped claims in one cell is made twice on a loaded model: once timed,
 once with torch's FLOP counter. The limit is the counted operations over the rate of a plain fp32
@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mechtests import shipped
+from mechtests import given, shipped
 from mechtests.engine import prompts_of
 from mechtests.errors import NotApplicable
 from mechtests.measurement import Measurement
@@ -86,13 +86,20 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--profile", default="quick")
+    parser.add_argument("--text", metavar="FILE", help="for copy suppression; see prose.py")
     return parser.parse_args()
 
 
 def main() -> None:
     """Print the table."""
     asked = options()
-    settings = replace(Settings(), profile=asked.profile)
+    settings = Settings(profile=asked.profile)
+    if asked.text is not None:
+        settings = replace(
+            settings,
+            prompts={"text": asked.text},
+            prompt_digests={"text": given.identity("text", asked.text)},
+        )
     source = sources.resolve(asked.model, cache=default_folder())
     start = time.perf_counter()
     loaded = source.load(None, dtype="float32", device="cpu", offline=False)
