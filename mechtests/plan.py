@@ -12,7 +12,8 @@ from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError, NotApplicable, UsageError
 from mechtests.metrics.metric import Cost, Job, Need
 from mechtests.models.activations import layers_for
-from mechtests.models.cell import Cell
+from mechtests.models.cell import Cell, Source
+from mechtests.models.remote import Remote
 from mechtests.models.shape import Shape
 from mechtests.settings import Settings
 from mechtests.store import Store
@@ -47,6 +48,7 @@ class CellPlan:
         cell: The cell, trained or not.
         steps: Its measurements in order; those already stored are marked.
         download: Bytes still to be fetched before it can be loaded.
+        borrowed: Whether its weights are here from a series that was interrupted.
         forward: Forward passes the missing steps share, one prompt each.
         shared: What those passes cost, in floating point operations, by ``Step.run``.
     """
@@ -54,6 +56,7 @@ class CellPlan:
     cell: Cell
     steps: tuple[Step, ...]
     download: int = 0
+    borrowed: bool = False
     forward: float = 0.0
     shared: Mapping[str, float] = field(default_factory=dict)
 
@@ -105,6 +108,34 @@ class Plan:
     def missing(self) -> tuple[Step, ...]:
         """The measurements that are not stored."""
         return tuple(step for step in self.steps if not step.stored)
+
+    @cached_property
+    def freed(self) -> tuple[CellPlan, ...]:
+        """The cells whose weights a run frees again: of a model it downloads a series of.
+
+        A series is more than one checkpoint to download; what is left of an interrupted one
+        belongs to it. A single download stays in the hub's cache, as anybody expects.
+        """
+        downloads: dict[Source, int] = {}
+        for cell in self.cells:
+            if cell.download and isinstance(cell.cell.source, Remote):
+                downloads[cell.cell.source] = downloads.get(cell.cell.source, 0) + 1
+        return tuple(
+            cell
+            for cell in self.cells
+            if cell.borrowed or (cell.download and downloads.get(cell.cell.source, 0) > 1)
+        )
+
+    @property
+    def most_on_disk(self) -> int:
+        """Bytes of downloads that are on disk at once, at most.
+
+        Of a series those of the checkpoint that is measured and of the one that is
+        downloaded meanwhile, and all that is not freed.
+        """
+        freed = [cell.download for cell in self.freed]
+        pairs = [one + other for one, other in zip(freed, [*freed[1:], 0], strict=True)]
+        return sum(cell.download for cell in self.cells) - sum(freed) + max(pairs, default=0)
 
 
 def build(
@@ -264,5 +295,19 @@ def _with_shared_passes(
             flops[name] += 2.0 * shape.block_parameters * task.longest * passes
     cell = steps[0].cell
     wanted = any(not step.stored for step in steps) and cell.variant == "trained"
-    download = cell.source.download_bytes(cell.checkpoint, offline=offline) if wanted else 0
-    return CellPlan(cell, steps, download, forward, flops)
+    download, borrowed = _on_disk(cell, wanted, offline)
+    return CellPlan(cell, steps, download, borrowed, forward, flops)
+
+
+def _on_disk(cell: Cell, wanted: bool, offline: bool) -> tuple[int, bool]:
+    """Bytes to fetch for a cell, and whether its weights are left from an interrupted series.
+
+    What cannot be told counts as nothing; loading the cell will say why.
+    """
+    source, at = cell.source, cell.checkpoint
+    try:
+        borrowed = isinstance(source, Remote) and source.borrowed(at, offline=offline)
+        download = source.download_bytes(at, offline=offline) if wanted else 0
+    except MechtestsError:
+        return 0, False
+    return download, borrowed and cell.variant == "trained"

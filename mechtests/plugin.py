@@ -70,6 +70,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--mech-refresh", action="store_true", help="measure again what is stored")
     add("--mech-offline", action="store_true", help="never ask the network")
+    add(
+        "--mech-keep-weights",
+        action="store_true",
+        help=(
+            "keep what is downloaded of a series: where a run downloads several checkpoints of a "
+            "hub model, it deletes the weights of each when it is measured; a single one stays"
+        ),
+    )
     add("--mech-cache", metavar="DIR-or-URL", help="where measurements are stored")
     add(
         "--mech-profile",
@@ -88,8 +96,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--mech-prompts",
         action="append",
-        metavar="TASK=FILE.csv",
-        help=("use your own prompts for a task: columns clean, corrupted and the answers"),
+        metavar="TASK=FILE",
+        help=(
+            "use your own prompts for a task: a .csv with columns clean, corrupted and the "
+            "answers; for the task text a .txt, or a .jsonl, .csv or .parquet with a column "
+            "text, or text=hf:owner/name, a dataset of the hub"
+        ),
     )
     add(
         "--mech-fail-on",
@@ -289,7 +301,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if config.option.mech_plan and (mine := _started(config)):
         from mechtests.reporting import plans
 
-        _write(config, plans.render(mine.make_plan(session.items), width=_width(config)))
+        made, keep = mine.make_plan(session.items), config.option.mech_keep_weights
+        _write(config, plans.render(made, width=_width(config), keep_weights=keep))
         return True
     if not _distributes(config):
         _measure(session)

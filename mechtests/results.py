@@ -80,12 +80,18 @@ class Results:
         return self.store.require(key, f"{need.name}, {cell.id}")
 
 
+def gate_known(case: Case, cell: Cell, results: Results) -> bool:
+    """Whether a case has no gate, or its gate is measured in a cell."""
+    gate = case.claim.gate
+    if gate is None:
+        return True
+    return cell.id in results.identities and results.store.has(results.key(gate.need, cell))
+
+
 def gate_shut(case: Case, cell: Cell, results: Results) -> bool:
     """Whether the gate of a case is measured in a cell and not passed: it needs no more."""
     gate = case.claim.gate
-    if gate is None or cell.id not in results.identities:
-        return False
-    if not results.store.has(results.key(gate.need, cell)):
+    if gate is None or not gate_known(case, cell, results):
         return False
     try:
         found = results.measurement(gate.need, cell)

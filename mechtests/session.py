@@ -165,7 +165,13 @@ class Session:
             with self._telling():
                 made = self.make_plan(items)
                 with meter_for(made) as meter:
-                    self.results = engine.run(made, self.store, offline=self.offline, meter=meter)
+                    self.results = engine.run(
+                        made,
+                        self.store,
+                        offline=self.offline,
+                        meter=meter,
+                        keep_weights=self.config.option.mech_keep_weights,
+                    )
             self.notes += self.results.notes
             self.rate = meter.done / max(time.monotonic() - started, 1e-3)
         self.journal.update(

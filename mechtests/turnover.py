@@ -8,18 +8,20 @@ on them is then corrected for the places among which it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mechtests import means
+from mechtests import matched, means
 from mechtests.checkpoints import Series
 from mechtests.margins import TAIL
 from mechtests.means import mean_of
 from mechtests.measurement import Head
+from mechtests.rules import CONTROL_LEVEL, beside
 from mechtests.series import Curve, Floats
-from mechtests.verdict import Outcome, Verdict, not_applicable
+from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
 AT_LEAST = 3
 """Checkpoints in a row above the threshold make a head one that carries the function."""
@@ -27,6 +29,8 @@ LAST = 3
 """So many checkpoints are the end."""
 HALF = 0.5
 """Below this share of its peak a head has lost the function."""
+ORDERS = 999
+"""Random orders of the checkpoints that the true one is held against."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,11 @@ class HeadCurve:
     def searched(self) -> int:
         """Among how many checkpoints one is looked for on the values that decide."""
         return len(self.judged) if self.judged.is_recorded else 1
+
+    @property
+    def searched_pairs(self) -> int:
+        """Among how many pairs of checkpoints one is looked for on the values that decide."""
+        return max(1, math.comb(self.searched, 2))
 
     @property
     def peak(self) -> int:
@@ -139,7 +148,7 @@ def rises_after(curve: HeadCurve, position: float, threshold: float) -> tuple[Ve
         p=max(ps),
         parts=(below, above),
     )
-    return _searched(both, curve.searched**2), high
+    return _searched(both, curve.searched_pairs), high
 
 
 @dataclass(frozen=True)
@@ -179,17 +188,23 @@ class Turnover:
         return list({pair.loser.head: pair.loser for pair in self.takeovers}.values())
 
 
-def turnover(curves: Iterable[HeadCurve], threshold: float, *, what: str) -> Turnover:
+def turnover(
+    curves: Iterable[HeadCurve], threshold: float, *, what: str, generator: np.random.Generator
+) -> Turnover:
     """Whether one head loses a function after its peak and another one rises.
 
     It holds when for some pair of heads both is sure after Bonferroni over the heads and the
-    pairs; it is refuted when every head surely stays above half of its peak.
+    pairs, and the checkpoints' order is not as good as any other (``in_another_order``): a run
+    that wanders at random has heads that fall and rise too. It is refuted when every head
+    surely stays above half of its peak.
 
     Args:
         curves: The scores of the heads in question, each over training.
         threshold: The role's.
         what: The role, in the plural: ``"name movers"``.
+        generator: For the orders.
     """
+    curves = list(curves)
     carriers = tuple(curve for curve in curves if curve.carries(threshold))
     if not carriers:
         return Turnover(
@@ -208,13 +223,51 @@ def turnover(curves: Iterable[HeadCurve], threshold: float, *, what: str) -> Tur
     else:
         outcome, said = Outcome.INCONCLUSIVE, _open(carriers, losses, pairs)
     verdict = Verdict(outcome, f"{head}: {said}", p=p, p_refuted=p_refuted, parts=tuple(losses))
-    return Turnover(verdict, carriers, sure)
+    return Turnover(beside(verdict, in_another_order(curves, generator)), carriers, sure)
+
+
+def in_another_order(curves: Sequence[HeadCurve], generator: np.random.Generator) -> Control:
+    """The control that scores change less between neighbours than in other orders.
+
+    Squared changes from one checkpoint to the next, summed over the heads' selection halves,
+    against 999 random orders. Where they are not smaller than at random, what a head does at
+    one checkpoint says nothing of the next, and nothing can be said to be lost or taken over.
+
+    Args:
+        curves: The scores of all heads in question.
+        generator: For the orders.
+    """
+    scores = [curve.chosen.means for curve in curves]
+    all_positions = np.unique(np.concatenate([curve.chosen.positions for curve in curves]))
+    places = [np.searchsorted(all_positions, curve.chosen.positions) for curve in curves]
+
+    def smooth(rank: np.ndarray) -> float:
+        orders = zip(scores, places, strict=True)
+        moved = (values[np.argsort(rank[place])] for values, place in orders)
+        return -sum(float((np.diff(values) ** 2).sum()) for values in moved)
+
+    ranks = np.arange(len(all_positions))
+    draws = [smooth(generator.permutation(ranks)) for _ in range(ORDERS)]
+    p = matched.permutation_p(smooth(ranks), draws)
+    least = max(1 / (ORDERS + 1), 2 / math.factorial(len(ranks)))
+    return Control(
+        "another order of the checkpoints",
+        f"change between neighbouring checkpoints below that in other orders (p = {p:.2g})",
+        reached=p > CONTROL_LEVEL,
+        p=p,
+        p_min=least,
+    )
 
 
 def _takeovers(
     carriers: Sequence[HeadCurve], losses: Sequence[Verdict], threshold: float
 ) -> Iterable[Takeover]:
-    """Every pair, with its p after Bonferroni over the heads that may lose and may rise."""
+    """Every pair, with its p after Bonferroni over the heads.
+
+    n heads may be wrongly called lost. After the peak of one that is truly lost, n may be wrongly
+    called risen; of several such heads the one with the earliest peak counts, since what rises
+    after a later one rises after that too. So n times either p is enough, at half a level each.
+    """
     for loser, loss in zip(carriers, losses, strict=True):
         after = float(loser.judged.positions[loser.peak])
         for winner in carriers:
@@ -222,7 +275,7 @@ def _takeovers(
                 continue
             if found := rises_after(winner, after, threshold):
                 rise, high = found
-                p = len(carriers) * max(_p(loss.p), (len(carriers) - 1) * _p(rise.p))
+                p = len(carriers) * max(_p(loss.p), _p(rise.p))
                 yield Takeover(loser, winner, winner.judged.labels[high], min(p, 1.0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,12 +38,14 @@ class Hub:
         repos: What it serves.
         asked: Method and path of every request so far, in order.
         breaks_after: Break the first long answer off after so many bytes.
+        on_request: Told of each request before it is answered; what it raises ends the answer.
     """
 
     url: str
     repos: dict[str, Repo] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     breaks_after: int | None = None
+    on_request: Callable[[str], None] | None = None
 
     def add(self, repo: str, revision: str, folder: Path) -> str:
         """Serve a folder as a revision; gives its commit."""
@@ -91,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlparse(self.path).path)
+        if self.hub.on_request is not None:
+            self.hub.on_request(f"{self.command} {path}")
         self.hub.asked.append(f"{self.command} {path}")
         path = path.removeprefix("/api").removeprefix("/models").removeprefix("/datasets")
         owner, name, what, *rest = path.strip("/").split("/")
@@ -156,10 +160,15 @@ def _refs(repo: Repo) -> dict[str, Any]:
 
 def _info(repo: Repo, name: str, commit: str) -> dict[str, Any]:
     files = [
-        {"rfilename": path.name, "size": path.stat().st_size}
+        {"rfilename": path.name, "size": path.stat().st_size, "lfs": _large(path)}
         for path in sorted(repo.folders[commit].iterdir())
     ]
     return {"id": name, "modelId": name, "sha": commit, "siblings": files, "tags": []}
+
+
+def _large(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
 
 
 def _tree(folder: Path) -> list[dict[str, Any]]:

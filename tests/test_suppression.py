@@ -16,7 +16,7 @@ from torch import Tensor
 from mechtests.errors import MeasurementError
 from mechtests.measurement import Measurement
 from mechtests.metrics import suppression
-from mechtests.metrics.divergence import Original, sampled
+from mechtests.metrics.divergence import Original, log_weights, sampled
 from mechtests.metrics.metric import Job
 from mechtests.metrics.preserving import kept_tokens
 from mechtests.metrics.suppression import (
@@ -434,13 +434,28 @@ def test_a_divergence_is_that_of_the_two_distributions(
     def cap(x: torch.Tensor) -> torch.Tensor:
         return x if softcap is None else torch.tanh(x / softcap) * softcap
 
-    p = cap(logits).softmax(-1)
-    found = Original(rows, p, p @ rows, logits, softcap).divergence(change)
+    log_p = cap(logits).log_softmax(-1)
+    p = log_p.exp()
+    found = Original(rows, p, log_p, p @ rows, logits, softcap).divergence(change)
     before = cap(logits).double().log_softmax(-1)
     after = cap(logits.double() + change.double() @ rows.double().T).log_softmax(-1)
     expected = (before.exp() * (before - after)).sum(-1).float()
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-8)
     assert bool((found >= 0).all())
+
+
+def test_a_change_that_turns_a_sure_prediction_over_is_measured_in_full() -> None:
+    logits, rows = torch.tensor([0.0, -150.0, -160.0]), torch.eye(3)
+    log_p = logits.log_softmax(-1)
+    p = log_p.exp()
+    everything = torch.arange(3)
+    logs = log_weights(log_p, everything, p)
+    found = Original(rows, p, logs, p @ rows, None, None)
+    change = torch.tensor([[0.0, 200.0, 0.0], [0.0, 100.0, 0.0]])
+    after = (logits + change).log_softmax(-1)
+    expected = (p * (log_p - after)).nan_to_num().sum(-1)
+    assert float(p[1]) == 0.0
+    torch.testing.assert_close(found.divergence(change), expected)
 
 
 def test_the_cost_counts_both_changes_of_every_judged_head() -> None:

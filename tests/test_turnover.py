@@ -26,8 +26,12 @@ def heads(generator, truths, kind="shared", spread=0.15, clusters=25):
     ]
 
 
+def turned(curves, threshold):
+    return turnover(curves, threshold, what="movers", generator=np.random.default_rng(0))
+
+
 def judged(*truths, seed=0, **how):
-    return turnover(heads(np.random.default_rng(seed), truths, **how), 0.1, what="movers")
+    return turned(heads(np.random.default_rng(seed), truths, **how), 0.1)
 
 
 def test_a_head_that_falls_while_another_rises_is_a_turnover_from_one_to_the_other():
@@ -71,7 +75,7 @@ def test_a_takeover_is_found_by_the_selection_half_alone_and_decided_by_the_othe
         HeadCurve((0, n), curve(generator, truth, spread=0.1), curve(generator, STABLE, spread=0.1))
         for n, truth in enumerate((FALLS, RISES))
     ]
-    assert turnover(on_one_half_only, 0.1, what="movers").verdict.outcome is REFUTED
+    assert turned(on_one_half_only, 0.1).verdict.outcome is REFUTED
 
 
 @pytest.mark.parametrize("kind", ["independent", "shared", "autocorrelated"])
@@ -83,7 +87,7 @@ def test_a_takeover_is_found_by_the_selection_half_alone_and_decided_by_the_othe
 def test_where_no_turnover_is_true_it_holds_no_more_often_than_its_level(kind, truths):
     generator = np.random.default_rng(1)
     held = sum(
-        turnover(heads(generator, truths, kind, 0.4), 0.1, what="movers").verdict.outcome is HOLDS
+        turned(heads(generator, truths, kind, 0.4), 0.1).verdict.outcome is HOLDS
         for _ in range(RUNS)
     )
     assert held <= allowed(0.05, RUNS)
@@ -93,8 +97,7 @@ def test_wandering_around_half_of_the_peak_refutes_no_more_often_than_its_level(
     generator = np.random.default_rng(2)
     at_half = np.r_[np.full(10, 0.8), np.full(10, 0.4)]
     refuted = sum(
-        turnover(heads(generator, [STABLE, at_half], spread=0.3), 0.1, what="x").verdict.outcome
-        is REFUTED
+        turned(heads(generator, [STABLE, at_half], spread=0.3), 0.1).verdict.outcome is REFUTED
         for _ in range(RUNS)
     )
     assert refuted <= allowed(0.05, RUNS)
@@ -107,12 +110,12 @@ def recorded(truth, error=0.03, tokens=None):
 
 def test_recorded_means_decide_without_halves_and_pay_for_the_search():
     curves = [HeadCurve((0, n), each, each) for n, each in enumerate(map(recorded, (FALLS, RISES)))]
-    assert turnover(curves, 0.1, what="movers").verdict.outcome is HOLDS
+    assert turned(curves, 0.1).verdict.outcome is HOLDS
     noisy = [
         HeadCurve((0, n), each, each)
         for n, each in enumerate(recorded(truth, 0.15) for truth in (FALLS, RISES))
     ]
-    assert turnover(noisy, 0.1, what="movers").verdict.outcome is INCONCLUSIVE
+    assert turned(noisy, 0.1).verdict.outcome is INCONCLUSIVE
 
 
 def test_recorded_means_of_noise_hold_no_more_often_than_the_level():
@@ -121,7 +124,7 @@ def test_recorded_means_of_noise_hold_no_more_often_than_the_level():
     for _ in range(RUNS):
         noisy = [recorded(0.5 + 0.2 * generator.normal(size=COUNT), 0.2) for _ in range(4)]
         curves = [HeadCurve((0, n), each, each) for n, each in enumerate(noisy)]
-        held += turnover(curves, 0.1, what="movers").verdict.outcome is HOLDS
+        held += turned(curves, 0.1).verdict.outcome is HOLDS
     assert held <= allowed(0.05, RUNS)
 
 
@@ -131,7 +134,7 @@ def test_heads_recorded_at_other_checkpoints_than_each_other_are_compared_by_tok
         HeadCurve((0, 0), *[recorded(FALLS[::2], tokens=places[::2])] * 2),
         HeadCurve((0, 1), *[recorded(RISES[1::2], tokens=places[1::2])] * 2),
     ]
-    assert turnover(curves, 0.1, what="movers").verdict.outcome is HOLDS
+    assert turned(curves, 0.1).verdict.outcome is HOLDS
 
 
 def test_the_loss_is_the_first_checkpoint_from_which_a_head_stays_below_half():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 ROUNDS = 50
 AT_ONCE = 2048
 """So many tokens at once, so that their logits stay in the cache."""
+STEEP = 60.0
+"""Changes of a logit above which exponentials are summed as logarithms."""
 
 
 def sampled(p: Tensor, most: int, offset: float) -> tuple[Tensor, Tensor]:
@@ -51,6 +54,19 @@ def sampled(p: Tensor, most: int, offset: float) -> tuple[Tensor, Tensor]:
     return tokens, weights.to(p.dtype)
 
 
+def log_weights(log_p: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+    """The logarithms of ``sampled``'s weights, of those too that are 0 in floats.
+
+    Args:
+        log_p: Logarithms of the probabilities, shape ``[token]``.
+        tokens: The tokens taken.
+        weights: What they weigh.
+    """
+    chosen = log_p[tokens]
+    times = weights / chosen.exp()
+    return chosen + times.nan_to_num(1.0).log()  # 0 / 0 where a token counts for itself
+
+
 @dataclass(frozen=True, eq=False)
 class Original:
     """The distribution of the next token at one position.
@@ -58,6 +74,7 @@ class Original:
     Attributes:
         rows: Unembedding rows of some tokens that stand for all, ``[token, width]``.
         weight: What each of them weighs, shape ``[token]``.
+        log_weight: Its logarithm, which is there where the weight is too small for a float.
         mean: The mean row of the whole vocabulary under the distribution, ``[width]``.
         logits: Of these tokens before a softcap, shape ``[token]``; None without one.
         softcap: Of the logits (Gemma 2), or None.
@@ -65,6 +82,7 @@ class Original:
 
     rows: Tensor
     weight: Tensor
+    log_weight: Tensor
     mean: Tensor
     logits: Tensor | None
     softcap: float | None
@@ -80,17 +98,26 @@ class Original:
         """
         import torch
 
-        curved = change.new_zeros(len(change))
+        curved, steepest = change.new_zeros(len(change)), change.new_zeros(len(change))
+        for part, x in self._changed(change):
+            steepest = torch.maximum(steepest, x.max(-1).values)
+            curved += torch.expm1(x).sub_(x) @ self.weight[part]
+        found = torch.log1p(curved.clamp_min_(0.0))
+        steep = (steepest > STEEP).nonzero()[:, 0]
+        if len(steep):
+            terms = [x + self.log_weight[part] for part, x in self._changed(change[steep])]
+            found[steep] = torch.cat(terms, -1).logsumexp(-1).clamp_min(0.0)
+        return found
+
+    def _changed(self, change: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The changes of logits less their mean, ``[change, token]``, some tokens at a time."""
         if self.softcap is not None:
-            x = self._softcapped(change)
-            curved += torch.expm1(x).sub_(x) @ self.weight
-        else:
-            mean = (change @ self.mean)[:, None]
-            for start in range(0, len(self.rows), AT_ONCE):
-                part = slice(start, start + AT_ONCE)
-                x = (change @ self.rows[part].T).sub_(mean)
-                curved += torch.expm1(x).sub_(x) @ self.weight[part]
-        return torch.log1p(curved.clamp_min_(0.0))
+            yield slice(None), self._softcapped(change)
+            return
+        mean = (change @ self.mean)[:, None]
+        for start in range(0, len(self.rows), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            yield part, (change @ self.rows[part].T).sub_(mean)
 
     def _softcapped(self, change: Tensor) -> Tensor:
         """The change of logits behind the softcap, less its mean, ``[change, token]``."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mechtests.errors import MeasurementError
 from mechtests.measurement import Half, Head, Measurement, Sample
-from mechtests.metrics.divergence import Original, sampled
+from mechtests.metrics.divergence import Original, log_weights, sampled
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Value
 from mechtests.metrics.preserving import Document, written
 
@@ -101,7 +101,8 @@ def _of_document(
     weight = network.unembedding.weight
     capped = network.softcap is not None
     logits = network.unembedding(network.final_norm(final)).float() if capped else None
-    p = network.logits(final).float().softmax(-1)
+    log_p = network.logits(final).float().log_softmax(-1)
+    p = log_p.exp()
     means = p @ weight.to(p)
     total = torch.zeros(2, len(document.layers) * network.shape.heads)
     for part, ablated, kept in document.changes(centre, AT_ONCE):
@@ -110,6 +111,7 @@ def _of_document(
             original = Original(
                 rows=(weight if len(tokens) == len(weight) else weight[tokens]).float(),
                 weight=weights,
+                log_weight=log_weights(log_p[at], tokens, weights),
                 mean=means[at],
                 logits=None if logits is None else logits[at, tokens],
                 softcap=network.softcap,

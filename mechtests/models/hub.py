@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mechtests.errors import LoadError, UsageError
-from mechtests.models import loading
+from mechtests.models import downloads, hub_cache, loading
 from mechtests.models.cell import FINAL, Checkpoint, Json, Kind, Loaded
 from mechtests.models.hub_errors import UnreachableError, sentences
 from mechtests.models.revisions import PYTHIA, PYTHIA_STEPS, parse_revisions
@@ -36,6 +37,9 @@ class HubSource:
     cache_dir: Path | None = None
     cached_only: bool = False
     _refs: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _lists: dict[str, dict[str, downloads.Listed]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def kind(self) -> Kind:
@@ -72,13 +76,10 @@ class HubSource:
     def download_bytes(self, checkpoint: Checkpoint | None, *, offline: bool) -> int:
         """The sizes of the files that are not in the cache yet."""
         commit = self._commit(checkpoint, offline)
-        folder = self._snapshot(commit)
         if self._complete(commit, weights=True):
             return 0
         self._refuse_offline(checkpoint, offline)
-        sizes = self._sizes(commit)
-        missing = [name for name in self._wanted(commit, sizes) if not (folder / name).exists()]
-        return sum(sizes[name] for name in missing)
+        return downloads.missing(self._folder, commit, self._files(commit, weights=True))
 
     def load(
         self,
@@ -108,6 +109,51 @@ class HubSource:
             UsageError: The repository has no such revision.
         """
         return self._here(checkpoint, offline=offline, weights=True)
+
+    def bring(
+        self,
+        checkpoint: Checkpoint | None,
+        *,
+        to_free: bool,
+        stop: threading.Event,
+        shown: bool,
+    ) -> None:
+        """Download a checkpoint in a thread, maybe for ``release`` (see ``remote.Remote``)."""
+        commit = self._commit(checkpoint, offline=False)
+        if self._complete(commit, weights=True):
+            return
+        before = hub_cache.weights(self._snapshot(commit))
+        bars = downloads.bars(stop, shown=shown)
+        try:
+            self._download(checkpoint, commit, weights=True, bars=bars)
+        finally:  # of several shards some may be here
+            mine = hub_cache.weights(self._snapshot(commit)) - before
+            if mine and to_free:
+                hub_cache.borrow(self._folder, commit, mine)
+
+    def borrowed(self, checkpoint: Checkpoint | None, *, offline: bool) -> bool:
+        """Whether weights are here that a series has downloaded and not freed."""
+        return bool(hub_cache.borrowed(self._folder, self._commit(checkpoint, offline)))
+
+    def release(self, checkpoint: Checkpoint | None, *, offline: bool) -> None:
+        """Delete the borrowed weights of a checkpoint, and nothing else."""
+        hub_cache.free(self._cache, self.repo, self._commit(checkpoint, offline))
+
+    def keep(self, checkpoint: Checkpoint | None, *, offline: bool) -> None:
+        """Let the borrowed weights of a checkpoint stay for good."""
+        hub_cache.keep(self._folder, self._commit(checkpoint, offline))
+
+    def alike(self, one: Checkpoint | None, other: Checkpoint | None, *, offline: bool) -> bool:
+        """Whether two checkpoints are known to share a weight file; asks nobody."""
+        mine, theirs = (
+            {
+                listed.blob
+                for name, listed in self._lists.get(self._commit(each, offline), {}).items()
+                if name.endswith((".safetensors", ".bin")) and listed.blob
+            }
+            for each in (one, other)
+        )
+        return bool(mine & theirs)
 
     def _here(self, checkpoint: Checkpoint | None, *, offline: bool, weights: bool) -> Path:
         commit = self._commit(checkpoint, offline)
@@ -148,19 +194,14 @@ class HubSource:
 
     @property
     def _folder(self) -> Path:
-        return self._cache / f"models--{self.repo.replace('/', '--')}"
+        return hub_cache.folder_of(self._cache, self.repo)
 
     def _snapshot(self, commit: str) -> Path:
         return self._folder / "snapshots" / commit
 
     def _cached_refs(self) -> dict[str, str]:
         """Revision to commit, as the cache remembers them."""
-        refs = self._folder / "refs"
-        return {
-            path.relative_to(refs).as_posix(): path.read_text(encoding="utf-8").strip()
-            for path in sorted(refs.rglob("*"))
-            if path.is_file()
-        }
+        return hub_cache.refs(self._folder)
 
     def _revisions(self, offline: bool) -> dict[str, str]:
         """Revision to commit: the hub's, asked once, or where it is out of reach the cache's."""
@@ -198,42 +239,27 @@ class HubSource:
         raise UsageError(f"{self.name}: {self.repo} has no revision {revision!r}; it has {shown}")
 
     def _complete(self, commit: str, *, weights: bool) -> bool:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
+        return hub_cache.complete(
+            self._cache, self.repo, commit, small=_SMALL, weights_too=weights
+        ) and any((self._snapshot(commit) / file).is_file() for file in FILES)
 
-        try:
-            snapshot_download(
-                self.repo,
-                revision=commit,
-                cache_dir=self._cache,
-                local_files_only=True,
-                allow_patterns=list(_SMALL),
-            )
-        except LocalEntryNotFoundError:
-            return False
-        folder = self._snapshot(commit)
-        files = loading.weight_files(folder)
-        here = (folder / "config.json").is_file() and any((folder / f).is_file() for f in FILES)
-        return here and (not weights or (bool(files) and all((folder / f).exists() for f in files)))
+    def _listed(self, commit: str) -> dict[str, downloads.Listed]:
+        """The files of a commit, which never change: asked once."""
+        if commit not in self._lists:
+            self._lists[commit] = downloads.ask(self.repo, commit)
+        return self._lists[commit]
 
-    def _sizes(self, commit: str) -> dict[str, int]:
-        from huggingface_hub import HfApi
-
-        with sentences(self.repo):
-            info = HfApi().model_info(self.repo, revision=commit, files_metadata=True)
-        return {file.rfilename: file.size or 0 for file in info.siblings or ()}
-
-    def _wanted(self, commit: str, names: Collection[str], *, weights: bool = True) -> list[str]:
-        small = [name for name in _SMALL if name in names]
-        if not weights:
-            return small
-        files = loading.choose_weights(names, lambda index: self._fetch(index, commit))
-        if not files or "config.json" not in small:
+    def _files(self, commit: str, *, weights: bool) -> dict[str, downloads.Listed]:
+        """The files of a commit that loading reads."""
+        listed = self._listed(commit)
+        small = [name for name in _SMALL if name in listed]
+        files = loading.choose_weights(listed, lambda i: self._fetch(i, commit)) if weights else ()
+        if weights and not (files and "config.json" in small):
             raise LoadError(
                 f"{self.name}: the repository {self.repo} has no config.json with safetensors or "
                 f"PyTorch weights, so transformers cannot load it"
             )
-        return [*small, *files]
+        return {name: listed[name] for name in (*small, *files)}
 
     def _fetch(self, file: str, commit: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -241,20 +267,31 @@ class HubSource:
         with sentences(self.repo):
             return Path(hf_hub_download(self.repo, file, revision=commit, cache_dir=self._cache))
 
-    def _download(self, checkpoint: Checkpoint | None, commit: str, *, weights: bool) -> None:
-        from huggingface_hub import snapshot_download
-
-        files = self._wanted(commit, self._sizes(commit), weights=weights)
-        revision = _revision(checkpoint)
-        with sentences(self.repo):
-            # by its name, so that the cache remembers the revision for an offline run
-            folder = snapshot_download(
-                self.repo, revision=revision, cache_dir=self._cache, allow_patterns=files
-            )
-        if Path(folder).name != commit:
+    def _download(
+        self,
+        checkpoint: Checkpoint | None,
+        commit: str,
+        *,
+        weights: bool,
+        bars: type[Any] | None = None,
+    ) -> None:
+        files, revision = self._files(commit, weights=weights), _revision(checkpoint)
+        downloads.sweep(self._cache, self.repo, [listed.blob for listed in files.values()])
+        size = downloads.missing(self._folder, commit, files)
+        downloads.check_room(self._cache, size, f"{self.name} at {revision}")
+        came = downloads.download(
+            self.repo,
+            revision,
+            self._cache,
+            small=[name for name in files if name in _SMALL],
+            large=[name for name in files if name not in _SMALL],
+            commit=commit,
+            bars=bars,
+        )
+        if came != commit:
             raise LoadError(
                 f"{self.name}: {self.repo} at {revision} moved from {commit[:8]} to "
-                f"{Path(folder).name[:8]} during this run; run again"
+                f"{came[:8]} during this run; run again"
             )
 
 

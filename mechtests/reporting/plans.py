@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mechtests.plan import CellPlan, Plan
 
 
-def render(plan: Plan, *, width: int) -> str:
+def render(plan: Plan, *, width: int, keep_weights: bool = False) -> str:
     """The plan as a table a cell, of cells with the same work one for all, and its totals.
 
     Passes count one prompt each; floating point operations are an upper bound, since what a
@@ -30,7 +30,7 @@ def render(plan: Plan, *, width: int) -> str:
         console.print(_table(alike))
     for cell_id, error in plan.errors.items():
         console.print(f"{cell_id}: cannot be planned: {error}", markup=False)
-    console.print(_totals(plan), markup=False)
+    console.print(_totals(plan) + _on_disk(plan, keep_weights), markup=False)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -93,4 +93,18 @@ def _totals(plan: Plan) -> str:
         f"at most {len(missing)} measurements to make ({stored} stored): {forward:,.0f} forward "
         f"and {backward:,.0f} backward passes of one prompt, {flops / 1e12:,.1f} TFLOP; "
         f"{download / 1e6:,.0f} MB to download"
+    )
+
+
+def _on_disk(plan: Plan, keep_weights: bool) -> str:
+    """How much of a series' downloads is on disk at once."""
+    downloads = [cell for cell in plan.freed if cell.download]
+    if not downloads:
+        return ""
+    if keep_weights:
+        return f", which stay on disk, those of {len(downloads)} checkpoints of series too"
+    return (
+        f", of which {plan.most_on_disk / 1e6:,.0f} MB are on disk at once: the weights of "
+        f"{len(downloads)} checkpoints are deleted once they are measured (--mech-keep-weights "
+        "keeps them)"
     )

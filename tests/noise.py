@@ -1,0 +1,293 @@
+"""Series of measurements without a mechanism: noise at twenty checkpoints, whose truth is known.
+
+A world says what is true at every checkpoint; the noise around it is that of the prompts, alone
+(``independent``) or as real series have it (``autocorrelated``): half of a prompt's noise is
+the same at all checkpoints, the other half and the run's own wandering, which all prompts
+share, are autoregressive with a lag-1 correlation drawn from 0.5 to 0.9 for each series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from mechtests.tasks.prompts import Task
+
+Kind = Literal["independent", "autocorrelated"]
+KINDS: tuple[Kind, ...] = ("independent", "autocorrelated")
+STEPS = (
+    0, 64, 128, 256, 512, 1000, 2000, 3000, 4000, 6000, 8000, 11000, 16000, 23000, 32000, 45000,
+    64000, 90000, 128000, 143000,
+)  # fmt: skip
+COUNT = len(STEPS)
+PROMPTS = 100  # a head that seldom copies is then surely below 0.1 on either half
+SHAPE = (3, 4)
+WANDER = 0.03
+"""How far recorded copy scores of Pythia-160m wander about their own trend, of 1."""
+EARLY = 0.15
+"""The part of that by which behaviour wanders where nothing is learned: 0.01 logits of 3."""
+CONSTANT = (0.01, 0.1, 0.4, 0.7)
+"""What a head's score may be at all checkpoints: no role, at a role's threshold, the level at
+which an induction head counts as there, a role that stays."""
+
+Arrays = Mapping[str, np.ndarray]
+Behaviour = Literal["noise", "learned", "learned at once", "falls", "dips", "wrong"]
+Heads = Literal["constant", "none", "threshold", "turn over", "emerge", "emerge late", "named"]
+
+
+def _learned(at: int = 6) -> np.ndarray:
+    return np.r_[np.zeros(at), 0.5, np.ones(COUNT - at - 1)]
+
+
+def _after_a_dip(at: int = 6) -> np.ndarray:
+    course = _learned(at)
+    course[at - 3 : at] = -0.2
+    return course
+
+
+def _times(first: int, stop: int, factor: float) -> np.ndarray:
+    course = _learned()
+    course[first:stop] *= factor
+    return course
+
+
+COURSES: Mapping[Behaviour, np.ndarray] = {
+    "noise": np.zeros(COUNT),
+    "learned": _after_a_dip(),  # at 2e9 to 6e9 tokens, in every window
+    "learned at once": _learned(),
+    "falls": _times(13, COUNT, 0.7),
+    "dips": _times(9, 11, 0.7),  # after the peak of the head that then turns over
+    "wrong": -np.ones(COUNT),
+}
+"""What is learned of a task, as a share."""
+NAMED = ((4, 6), (5, 9), (8, 1), (8, 2), (8, 10), (9, 4), (9, 7))
+TURN = 12
+"""The checkpoint from which on heads turn over, by its place."""
+LATE = 13
+"""Greater-than is learned more than 2 octaves after IOI, so that pairings can be told apart."""
+
+
+def _planted(heads: Heads) -> Mapping[tuple[int, int], np.ndarray]:
+    """The scores of the heads that have a role for a while, by layer and head."""
+    early, course = np.arange(COUNT) < TURN, 0.9 * _learned()
+    if heads == "named":
+        ends = {(8, 2): 0.9, (8, 10): 0.9, (9, 7): 0.45}
+        return {head: np.where(early, course, ends.get(head, 0.1)) for head in NAMED}
+    return {
+        "emerge": {(1, 1): course},
+        "emerge late": {(1, 1): 0.9 * _learned(LATE)},
+        "turn over": {
+            (1, 1): np.where(early, np.where(np.arange(COUNT) == 7, 0.95, 0.8 * course), 0.05),
+            (2, 2): np.where(early, 0.0, 0.9),
+        },
+    }.get(heads, {})
+
+
+@dataclass(frozen=True)
+class World:
+    """What is true at every checkpoint.
+
+    Attributes:
+        name: In words.
+        behaviour: Nothing is learned; it is learned at 2e9 to 6e9 tokens (greater-than at 3e10
+            to 7e10), as real series do after a dip, so that it is surely not there before; it
+            is learned there without one, at once; it then loses the 30% that
+            ``behaviour-nondecreasing`` does not allow, for good or for a while; or the model
+            prefers the wrong answers throughout.
+        heads: Every score is constant over training (``CONSTANT``); no head has a role; the
+            strongest is exactly at a role's threshold of 0.1; one head loses its role from the
+            twelfth checkpoint on, and another one rises; one emerges, with IOI or with
+            greater-than; or what ``named-heads-160m`` says of them is so, but that 9.7 ends
+            at exactly half of its peak.
+        others: The heads of single metrics, by name, where they differ.
+        twins: Two checkpoints have the same weights.
+        untold: The tokens of a checkpoint are not known.
+    """
+
+    name: str
+    behaviour: Behaviour = "noise"
+    heads: Heads = "constant"
+    others: Mapping[str, Heads] = field(default_factory=dict, hash=False)
+    twins: bool = False
+    untold: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One series of a world.
+
+    Attributes:
+        world: What is true.
+        kind: The noise around it.
+        generator: The source of all draws.
+        shape: Layers and heads.
+        within: The heads' truth is drawn among the constants up to this one.
+    """
+
+    world: World
+    kind: Kind
+    generator: np.random.Generator
+    shape: tuple[int, int]
+    within: int
+
+    @cached_property
+    def correlation(self) -> float:
+        """Of neighbouring checkpoints."""
+        return float(self.generator.uniform(0.5, 0.9))
+
+    @cached_property
+    def _mixing(self) -> np.ndarray:
+        """What makes independent noise autoregressive, shape ``[moment, moment]``."""
+        lags = np.abs(np.subtract.outer(np.arange(COUNT), np.arange(COUNT)))
+        return np.linalg.cholesky(self.correlation**lags).astype(np.float32)
+
+    def regressive(self, *rest: int) -> np.ndarray:
+        """Stationary autoregressive noise of variance 1, shape ``[moment, ...]``."""
+        noise = self.generator.standard_normal((COUNT, int(np.prod(rest))), dtype=np.float32)
+        return (self._mixing @ noise).reshape(COUNT, *rest)
+
+    def noise(self, *rest: int) -> np.ndarray:
+        """The prompts' noise of variance 1, shape ``[moment, prompt, ...]``."""
+        if self.kind == "independent":
+            return self.generator.standard_normal((COUNT, PROMPTS, *rest), dtype=np.float32)
+        always = self.generator.standard_normal((PROMPTS, *rest), dtype=np.float32)
+        return np.sqrt(0.5) * (always + self.regressive(PROMPTS, *rest))
+
+    def wandering(self, *rest: int) -> np.ndarray | float:
+        """The run's own noise, which all prompts share, shape ``[moment, 1, ...]``."""
+        return WANDER * self.regressive(1, *rest) if self.kind == "autocorrelated" else 0.0
+
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """The heads that have noise: all, or those that a claim names."""
+        if self.world.heads == "named":
+            return list(NAMED)
+        return [(int(layer), int(head)) for layer, head in np.ndindex(*self.shape)]
+
+    def truth(self, metric: str) -> np.ndarray:
+        """The score of these heads at every checkpoint, shape ``[moment, 1, head]``."""
+        heads = self.world.others.get(metric, self.world.heads)
+        within = {"constant": self.within, "threshold": 1}.get(heads, 0)
+        scores = self.generator.choice(CONSTANT[: within + 1], len(self.heads))
+        truth = np.tile(scores, (COUNT, 1, 1))
+        if heads == "threshold":
+            truth[..., 0] = CONSTANT[1]
+        for head, course in _planted(heads).items():
+            at = self.heads.index(head)
+            truth[:, 0, at] = np.maximum(truth[:, 0, at], course)
+        wandering = self.wandering(len(self.heads))
+        if heads == "named" and self.kind == "autocorrelated":
+            wandering[..., -1] = 0.0
+        return truth + (np.abs(wandering) if heads == "threshold" else wandering)
+
+    def placed(self, values: np.ndarray) -> np.ndarray:
+        """Values of these heads by layer and head; nothing of the others."""
+        if len(self.heads) == np.prod(self.shape):
+            return values.reshape(COUNT, PROMPTS, *self.shape)
+        placed = np.zeros((COUNT, PROMPTS, *self.shape))
+        placed[:, :, *zip(*self.heads, strict=True)] = values
+        return placed
+
+    def shares(self, metric: str) -> np.ndarray:
+        """At how many of three places each head does it, prompt by prompt, as a share."""
+        return self.thirds(self.truth(metric))
+
+    def seldom(self) -> np.ndarray:
+        """The same for what no head does."""
+        return self.thirds(np.full((COUNT, 1, len(self.heads)), CONSTANT[0]))
+
+    def thirds(self, truth: np.ndarray) -> np.ndarray:
+        """Noise of three places to a prompt, whose mean is the truth, from 0 to 1."""
+        from scipy.special import ndtri
+
+        truth = np.clip(truth, 1e-3, 1 - 1e-3)
+        noise, apart = self.noise(len(self.heads)), 0.99 * np.minimum(truth, 1 - truth)
+        places = [noise < ndtri(truth + each * apart) for each in (-1, 0, 1)]
+        return self.placed(np.sum(places, axis=0) / 3.0)
+
+    def normal(self, spread: float) -> np.ndarray:
+        """Noise of every head around 0."""
+        return self.placed(spread * self.noise(len(self.heads)))
+
+    def scores(self, metric: str, spread: float = 0.05) -> np.ndarray:
+        """How far each head does it, prompt by prompt, from 0 to 1."""
+        found = self.truth(metric) + spread * self.noise(len(self.heads))
+        return self.placed(np.clip(found, 0.0, 1.0))
+
+
+def _answers(draw: Draw, task: Task) -> Arrays:
+    late = draw.world.behaviour == "learned" and task.name == "greater_than"
+    course = (_after_a_dip(LATE) if late else COURSES[draw.world.behaviour])[:, None]
+    course = course * (1.0 + draw.wandering()) + EARLY * draw.wandering()
+    difference = 3.0 * course + draw.noise()
+    corrupted = draw.noise() + 3.0 * EARLY * draw.wandering()
+    gained = 0.6 * course + 0.1 * draw.noise()
+    return {
+        "logit_difference": difference,
+        "corrupted_logit_difference": corrupted,
+        "clean_minus_corrupted": difference - corrupted,
+        "correct": (difference > 0).astype(np.float64),
+        "probability_difference": gained,
+        "beyond_other_prompt": gained,
+        "rank": 1.0 + (difference < 0),
+    }
+
+
+def _head_scores(draw: Draw, task: Task) -> Arrays:
+    low = np.abs(draw.normal(0.02))
+    found = {"induction": draw.scores("attention.head_scores"), "induction_unrepeated": low}
+    return {**found, "duplicate": low, "previous": low}
+
+
+def _copy_scores(draw: Draw, task: Task) -> Arrays:
+    seldom = draw.seldom()
+    copied = draw.shares("copying.copy_scores")
+    return {"copied": copied, "copied_absent": seldom, "negative": seldom}
+
+
+def _direct_effects(draw: Draw, task: Task) -> Arrays:
+    """Every head's effect is noise; heads that come or go have one while they copy."""
+    effect = draw.normal(0.3)
+    if draw.world.heads in ("turn over", "emerge"):
+        effect = effect + draw.placed(np.tile(draw.truth("effects"), (1, PROMPTS, 1)))
+    answers = _answers(draw, task)
+    return {
+        "direct_effect": effect,
+        "clean": answers["logit_difference"],
+        "corrupted": answers["corrupted_logit_difference"],
+    }
+
+
+def _successor_scores(draw: Draw, task: Task) -> Arrays:
+    score = draw.shares("succession.successor_scores")
+    return {"succession": score, "shuffled": draw.seldom(), "unnormed": score}
+
+
+def _cspa(draw: Draw, task: Task) -> Arrays:
+    """What is left of a head's effect is all but its score."""
+    ablated = 0.02 * np.exp(0.3 * draw.noise(len(draw.heads)))
+    left = 1.0 - draw.truth("suppression.cspa") + 0.2 * draw.noise(len(draw.heads))
+    kept = ablated * np.maximum(left, 0.0)
+    return {"kl_mean_ablated": draw.placed(ablated), "kl_preserved": draw.placed(kept)}
+
+
+def _end_attention(draw: Draw, task: Task) -> Arrays:
+    return {name: 0.2 + draw.normal(0.05) for name in ("IO", "S1", "S2")}
+
+
+PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
+    "behaviour.answers": _answers,
+    "attention.head_scores": _head_scores,
+    "attention.end_attention": _end_attention,
+    "copying.copy_scores": _copy_scores,
+    "effects.direct_effects": _direct_effects,
+    "succession.successor_scores": _successor_scores,
+    "suppression.cspa": _cspa,
+}
+"""What each metric gives in a series, by its name: arrays ``[moment, prompt, ...]``."""
+WEIGHTS = "weights.fingerprints"
+"""The one metric without prompts, planted by ``noise_results``."""
