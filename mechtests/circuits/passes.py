@@ -14,7 +14,7 @@ from torch import Tensor
 from mechtests.circuits.contraction import Contraction
 from mechtests.circuits.graph import Graph
 from mechtests.circuits.reading import read_block
-from mechtests.circuits.steps import Before, Passed, Where, pass_block
+from mechtests.circuits.steps import Before, Passed, Where, Written, pass_block
 from mechtests.circuits.suffixes import Suffixes
 from mechtests.circuits.writing import Differences
 from mechtests.errors import UsageError
@@ -24,9 +24,6 @@ from mechtests.models.network import Network
 Metric = Callable[[Tensor, Tensor], Tensor]
 """From the residual stream at END ``[row, width]`` after the last block, and which prompt each row
 is, ``[row]``, to a number a row, differentiable; rows must not mix."""
-
-Written = tuple[Tensor, Tensor]
-"""z and mlp_out of a layer at the slots, each ``[prompt, slot, ...]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +49,24 @@ class Job:
         return 4 * (wide + shape.layers * positions * (heads + shape.width))
 
     def _point_bytes(self, slots: int, positions: int) -> int:
-        """The graph of one prompt at one point."""
+        """The graph of one prompt at one point, twice: its heap has holes of nearly its size."""
         shape = self.network.shape
-        token = 5 * shape.width + 5 * shape.heads * shape.head_width + 3 * shape.mlp_width
-        attention = 4 * shape.heads * positions
-        itemsize = self.network.dtype.itemsize
-        return itemsize * shape.layers * slots * (token + attention)
+        heads = (4 * shape.heads + 2 * shape.key_value_heads) * shape.head_width
+        token = 2 * shape.width + heads + 3 * shape.mlp_width + 2 * shape.heads * positions
+        return 2 * self.network.dtype.itemsize * shape.layers * slots * token
 
     def add(
         self, suffixes: Suffixes, points: Sequence[float], groups: Tensor, total: Tensor
     ) -> None:
         """Add the scores of some prompts."""
-        slots, positions = suffixes.slots, suffixes.slots + suffixes.shared
+        slots, positions = suffixes.slots, suffixes.whole
         left = self.budget - len(suffixes.rows) * self._shared_bytes(slots, positions)
         many = left // (len(suffixes.rows) * self._point_bytes(slots, positions))
         many = max(1, min(len(points), many))
         batches = [points[at : at + many] for at in range(0, len(points), many)]
         chunk = Chunk(self, suffixes, batches[0])
         for batch in batches:
-            chunk.add(batch, groups, total)
+            chunk.add(batch, groups, total, fill=batch is batches[0])
 
 
 class Chunk:
@@ -83,25 +79,24 @@ class Chunk:
             network.embed(suffixes.of(tokens[rows]), suffixes.positions)
             for tokens in (job.clean, job.corrupted)
         )
+        self.differences = Differences(network, job.graph, self.clean, self.corrupted)
         # what of both ends the first batch of points will not pass is run before
         self.ends: dict[float, list[Written]] = {}
-        needed = suffixes.shared if 0.0 in first else suffixes.shared + suffixes.slots
-        keep = ["rot_k", "v"] + ([] if 0.0 in first else ["z", "mlp_out"])
+        clean = 0.0 not in first
         run = None
-        if needed:
-            tokens = job.clean[rows, : min(needed, job.clean.shape[1])]
-            run = network.run(tokens, keep=keep)
-        self.before = [self._before(run, layer) for layer in range(network.shape.layers)]
-        if run is not None and 0.0 not in first:
+        if needed := suffixes.whole if clean else suffixes.shared:
+            keep = ["rot_k", "v", *(["z", "mlp_out"] if clean else [])]
+            run = network.run(job.clean[rows, :needed], keep=keep)
+        layers = range(network.shape.layers)
+        self.before = [self._before(run, layer) for layer in layers]
+        if run is not None and clean:
             self.ends[0.0] = [
-                (suffixes.of(run["z", layer]), suffixes.of(run["mlp_out", layer]))
-                for layer in range(network.shape.layers)
+                Written(*(suffixes.of(run[site, layer]) for site in Written._fields))
+                for layer in layers
             ]
         if 1.0 not in first:
-            self.ends[1.0] = [
-                (passed.z, passed.mlp_out) for passed in self._pass([1.0], graph=False)
-            ]
-        self.differences: Tensor | None = None
+            self.ends[1.0] = found = []
+            self._pass([1.0], lambda layer, written: found.append(written), graph=False)
 
     def _before(self, run: Activations | None, layer: int) -> Before:
         shared = self.suffixes.shared
@@ -113,67 +108,68 @@ class Chunk:
             return Before(empty, empty)
         return Before(*(run[site, layer][:, :shared].clone() for site in ("rot_k", "v")))
 
-    def _pass(self, points: Sequence[float], *, graph: bool) -> list[Passed]:
-        """Run all prompts at some points, rows being prompt by prompt."""
+    def _pass(
+        self, points: Sequence[float], wrote: Callable[[int, Written], object], *, graph: bool
+    ) -> tuple[Tensor, list[Passed]]:
+        """Run all prompts at some points, rows being prompt by prompt.
+
+        Returns:
+            The residual stream after the last block, ``[row, slot, width]``, and the way back.
+        """
         suffixes, network = self.suffixes, self.job.network
         share = torch.tensor(points, dtype=self.clean.dtype, device=self.clean.device)
-        share = share.view(1, -1, 1, 1)
-        resid = self.clean[:, None] + share * (self.corrupted - self.clean)[:, None]
-        resid = resid.flatten(0, 1)
+        change = share.view(1, -1, 1, 1) * (self.corrupted - self.clean)[:, None]
+        resid = (self.clean[:, None] + change).flatten(0, 1)
         positions = suffixes.positions.repeat_interleave(len(points), 0)
         seen: dict[int | None, Tensor] = {}
-        passed = []
+        ways = []
         for layer, block in enumerate(network.blocks):
             if block.window not in seen:
                 each = suffixes.seen(block.window)
                 seen[block.window] = each.repeat_interleave(len(points), 0)
+            where = Where(positions, seen[block.window])
             with torch.set_grad_enabled(graph):
-                pre = resid.detach().requires_grad_(graph)
-                where = Where(positions, seen[block.window])
-                passed.append(pass_block(block, pre, where, self.before[layer]))
-            resid = passed[-1].post
-        return passed
+                pre = resid.requires_grad_(graph)
+                resid, written, way = pass_block(block, pre, where, self.before[layer])
+            wrote(layer, written)
+            if way is not None:
+                ways.append(way)
+        return resid, ways
 
-    def add(self, points: Sequence[float], groups: Tensor, total: Tensor) -> None:
-        """Add the scores at some points."""
-        passed = self._pass(points, graph=True)
-        if self.differences is None:
-            self.differences = self._differences(points, passed)
+    def add(self, points: Sequence[float], groups: Tensor, total: Tensor, *, fill: bool) -> None:
+        """Add the scores at some points; fill in the differences on the way there, once."""
         job, suffixes = self.job, self.suffixes
-        rows = torch.arange(len(passed[0].pre), device=self.clean.device)
-        at = suffixes.last.repeat_interleave(len(points))
-        final = passed[-1].post.detach()[rows, at]
-        gradient = self._loss_gradient(final, len(points))
-        room = job.budget // 8
-        contraction = Contraction(job.graph, self.differences, groups, total, room)
-        at_end = gradient.view(len(suffixes.rows), -1, gradient.shape[-1])
-        contraction.logits(at_end.sum(1), suffixes.last)
-        resid = torch.zeros_like(passed[-1].post)
-        resid[rows, at] = gradient
-        for layer in reversed(range(len(passed))):
-            block = passed.pop()
-            sites = (block.pre, *block.reads, block.mlp_in)
-            resid, *found = torch.autograd.grad(block.post, sites, resid)
+
+        def wrote(layer: int, written: Written) -> None:
+            if fill:
+                ends = (self._end(share, layer, points, written) for share in (0.0, 1.0))
+                self.differences.add(layer, *ends)
+
+        post, ways = self._pass(points, wrote, graph=True)
+        self.ends.clear()
+        rows = torch.arange(len(post), device=post.device)
+        last = suffixes.last.repeat_interleave(len(points))
+        at_end = self._loss_gradient(post[rows, last], len(points))
+        differences = self.differences.values.flatten(1, 2)
+        contraction = Contraction(job.graph, differences, groups, total, job.budget // 8)
+        prompts = len(suffixes.rows)
+        contraction.logits(at_end.view(prompts, len(points), -1).sum(1), suffixes.last)
+        gradient = torch.zeros_like(post)
+        gradient[rows, last] = at_end
+        for layer in reversed(range(len(ways))):
+            way = ways.pop()
+            gradient, reads = way.back(gradient)
             out = contraction.room(layer)
-            read_block(job.network.blocks[layer], block, found, len(suffixes.rows), out)
+            read_block(job.network.blocks[layer], way, reads, prompts, out)
             contraction.written(layer)
 
-    def _differences(self, points: Sequence[float], passed: Sequence[Passed]) -> Tensor:
-        """Corrupted minus clean, from the points' runs where they are among them."""
-        job, prompts = self.job, len(self.suffixes.rows)
-        found = Differences(job.network, job.graph, self.clean, self.corrupted)
-
-        def end(share: float, layer: int) -> Written:
-            if share in self.ends:
-                return self.ends[share][layer]
-            parts = (passed[layer].z.detach(), passed[layer].mlp_out.detach())
-            z, mlp = (p.view(prompts, -1, *p.shape[1:])[:, points.index(share)] for p in parts)
-            return z, mlp
-
-        for layer in range(job.graph.layers):
-            found.add(layer, end(0.0, layer), end(1.0, layer))
-        self.ends.clear()
-        return found.values.flatten(1, 2)
+    def _end(self, share: float, layer: int, points: Sequence[float], written: Written) -> Written:
+        """What the clean or the corrupted run wrote, kept from before or among these points."""
+        if share in self.ends:
+            return self.ends[share][layer]
+        place, prompts = points.index(share), len(self.suffixes.rows)
+        each = (part.view(prompts, len(points), *part.shape[1:]) for part in written)
+        return Written(*(part[:, place] for part in each))
 
     def _loss_gradient(self, final: Tensor, points: int) -> Tensor:
         """Of the loss, each row's at its own residual stream, ``[row, width]``."""

@@ -35,8 +35,7 @@ def read_block(
     Args:
         block: The block.
         passed: What it computed, rows being the alternatives of each prompt.
-        gradients: At ``passed.reads``, each ``[row, slot, head, head_width]``, and at
-            ``passed.mlp_in``, ``[row, slot, width]``.
+        gradients: At what it read, as ``Passed.back`` gives them.
         prompts: How many prompts the rows are of.
         out: Shape ``[reader, prompt * slot, width]``; readers are q of all heads, k, v, the MLP.
     """
@@ -50,11 +49,11 @@ def read_block(
         zip(linears, passed.projections, gradients[:3], strict=True)
     ):
         small = gradient.to(out.dtype) / scale.unsqueeze(-1)
-        shrinks.append(_dot(small, projected.detach().to(out.dtype)))
+        shrinks.append(_dot(small, projected.to(out.dtype)))
         total = _over_alternatives(small, prompts)
         _project_back(block, linear, total, out[place * heads : (place + 1) * heads])
     _shrink(out[: 3 * heads], torch.cat(shrinks, -1), normalized, prompts)
-    mlp = block.ln2.pullback(passed.mid.detach(), gradients[3])
+    mlp = block.ln2.pullback(passed.mid, gradients[3])
     torch.sum(mlp.view(prompts, -1, *mlp.shape[1:]), 1, out=out[-1].view(prompts, *mlp.shape[1:]))
 
 

@@ -72,25 +72,44 @@ def by_chance(
         pairs: How many.
 
     Raises:
-        UsageError: The circuits are of different graphs.
+        UsageError: The circuits are of different graphs, or there is another similarity.
     """
-    return np.array(
-        [similarity(relabelled(first, generator), second) for _ in range(pairs)],
-        dtype=np.float64,
-    )
+    _same_graph(first, second)
+    if similarity not in (node_jaccard, edge_jaccard):
+        raise UsageError("chance is known of node_jaccard and edge_jaccard, got another similarity")
+    if not first.size or not second.size:
+        return np.full(pairs, similarity(first, second))
+    graph = first.graph
+    heads = np.tile(np.arange(graph.heads), (pairs, graph.layers, 1))
+    places = generator.permuted(heads, axis=2)
+    if similarity is node_jaccard:
+        return _nodes_moved(first, second, places)
+    return _edges_moved(first, second, places)
 
 
-def relabelled(circuit: Circuit, generator: np.random.Generator) -> Circuit:
-    """The circuit with the heads of every layer in another, random order."""
-    graph = circuit.graph
-    heads = np.stack([generator.permutation(graph.heads) for _ in range(graph.layers)])
-    writers, readers = _moved(graph, heads)
-    scores = circuit.scores
-    return Circuit(
-        graph,
-        circuit.edges[writers][:, readers],
-        None if scores is None else scores[writers][:, readers],
-    )
+def _nodes_moved(first: Circuit, second: Circuit, places: Ints) -> Floats:
+    """Node similarity with the first circuit's heads moved to places ``[pair, layer, head]``."""
+    graph = first.graph
+    mine, theirs = (each.nodes[1:-1].reshape(graph.layers, -1) for each in (first, second))
+    moved = np.zeros(places.shape, dtype=bool)
+    np.put_along_axis(moved, places, np.broadcast_to(mine[:, :-1], places.shape), axis=2)
+    shared = (moved & theirs[:, :-1]).sum((1, 2)) + int((mine[:, -1] & theirs[:, -1]).sum())
+    either = int(mine.sum()) + int(theirs.sum()) - shared
+    return np.where(either > 0, shared / np.maximum(either, 1), 1.0)
+
+
+def _edges_moved(first: Circuit, second: Circuit, places: Ints) -> Floats:
+    """Weighted edge similarity with the first circuit's heads moved so.
+
+    Weights add up to 1 in either circuit, so that maxima add up to 2 minus the minima.
+    """
+    writers, readers = first.pairs
+    to_writer, to_reader = _moved(first.graph, places)
+    mine, theirs = _weights(first)[writers, readers], _weights(second)
+    there = theirs[to_writer[:, writers], to_reader[:, readers]]
+    shared = np.minimum(there, mine).sum(1)
+    found: Floats = shared / (2.0 - shared)
+    return found
 
 
 def adjusted(similarity: float, chance: float, ceiling: float) -> float | None:
@@ -142,15 +161,16 @@ def _weights(circuit: Circuit) -> Floats:
     return weights
 
 
-def _moved(graph: Graph, heads: Ints) -> tuple[Ints, Ints]:
-    """From which place each writer and each reader comes, given each head's, ``[layer, head]``."""
-    writers, readers = np.arange(graph.writers), np.arange(graph.readers)
+def _moved(graph: Graph, places: Ints) -> tuple[Ints, Ints]:
+    """Where each writer and each reader goes, ``[pair, writer]`` and ``[pair, reader]``."""
+    writers = np.tile(np.arange(graph.writers), (len(places), 1))
+    readers = np.tile(np.arange(graph.readers), (len(places), 1))
     for layer in range(graph.layers):
         start = graph.head(layer, 0)
-        writers[start : start + graph.heads] = start + heads[layer]
+        writers[:, start : start + graph.heads] = start + places[:, layer]
         for kind in range(len(KINDS)):
             begin = layer * (3 * graph.heads + 1) + kind * graph.heads
-            readers[begin : begin + graph.heads] = begin + heads[layer]
+            readers[:, begin : begin + graph.heads] = begin + places[:, layer]
     return writers, readers
 
 

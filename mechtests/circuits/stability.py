@@ -145,8 +145,39 @@ class Circuits:
         return np.stack([circuit.nodes[1:-1] for circuit in self.by_half[0]])
 
 
+Similarities = Callable[[int], Floats]
+"""From a lag to the similarity of each pair, ``[moment - lag]``; NaN where it is undefined."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Thirds:
+    """The pairs of each lag, and which of them are early and which late."""
+
+    pairs: tuple[tuple[int, Floats, NDArray[np.bool_], NDArray[np.bool_]], ...]
+
+    @classmethod
+    def of(cls, similarities: Similarities, count: int, lags: Sequence[int]) -> _Thirds:
+        found = []
+        for lag in lags:
+            if (left := count - lag) >= 2 * 2:  # two pairs in either third
+                places, third = np.arange(left), max(2, left // 3)
+                found.append((lag, similarities(lag), places < third, places >= left - third))
+        return cls(tuple(found))
+
+    def contrast(self, without: int | None = None) -> float:
+        """Late minus early, the mean over lags, with a checkpoint left out."""
+        found = []
+        for lag, each, early, late in self.pairs:
+            kept = ~np.isnan(each)
+            if without is not None:
+                kept[[at for at in (without, without - lag) if 0 <= at < len(each)]] = False
+            if (kept & late).any() and (kept & early).any():
+                found.append(float(each[kept & late].mean() - each[kept & early].mean()))
+        return float(np.mean(found)) if found else math.nan
+
+
 def fixed_lag_contrast(
-    similarities: Callable[[int], Floats], count: int, *, lags: Sequence[int] = LAGS
+    similarities: Similarities, count: int, *, lags: Sequence[int] = LAGS
 ) -> Mean | None:
     """Similarity at fixed lags late in training minus early in it.
 
@@ -155,42 +186,26 @@ def fixed_lag_contrast(
     checkpoints, each left out with all pairs it is in.
 
     Args:
-        similarities: From a lag to the similarity of each pair, ``[moment - lag]``; NaN where it
-            is undefined.
+        similarities: Of the pairs of each lag.
         count: How many checkpoints there are.
         lags: In checkpoints.
 
     Returns:
         None where too few pairs are defined.
     """
-    values, signs = [], []
-    for lag in lags:
-        if count - lag >= 2 * 2:
-            third = max(2, (count - lag) // 3)
-            sign = np.zeros(count - lag)
-            sign[:third], sign[-third:] = -1.0, 1.0
-            values.append((lag, similarities(lag)))
-            signs.append(sign)
-
-    def contrast(without: int | None) -> float:
-        found = []
-        for (lag, each), sign in zip(values, signs, strict=True):
-            kept = ~np.isnan(each)
-            if without is not None:
-                kept[[at for at in (without, without - lag) if 0 <= at < len(each)]] = False
-            late, early = each[kept & (sign > 0)], each[kept & (sign < 0)]
-            if len(late) and len(early):
-                found.append(late.mean() - early.mean())
-        return float(np.mean(found)) if found else math.nan
-
-    whole = contrast(None)
-    left_out = np.array([contrast(at) for at in range(count)])
+    thirds = _Thirds.of(similarities, count, lags)
+    whole = thirds.contrast()
+    left_out = np.array([thirds.contrast(at) for at in range(count)])
     left_out = left_out[~np.isnan(left_out)]
     if math.isnan(whole) or len(left_out) < FEWEST - 1:
         return None
+    return Mean(whole, _jackknife(left_out), len(left_out) - 1, over=f"{count} checkpoints")
+
+
+def _jackknife(left_out: Floats) -> float:
+    """The standard error from the values without each checkpoint."""
     n = len(left_out)
-    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
-    return Mean(whole, error, n - 1, over=f"{count} checkpoints")
+    return math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
 
 
 def churn(circuits: Circuits, generator: np.random.Generator) -> Control:
@@ -210,8 +225,8 @@ def churn(circuits: Circuits, generator: np.random.Generator) -> Control:
     turnover = 1.0 - float(shared.mean())
 
     def late_minus_early(nodes: NDArray[np.bool_]) -> float:
-        found = fixed_lag_contrast(lambda lag: _jaccard(nodes[:-lag], nodes[lag:]), len(nodes))
-        return 0.0 if found is None else found.mean
+        thirds = _Thirds.of(lambda lag: _jaccard(nodes[:-lag], nodes[lag:]), len(nodes), LAGS)
+        return thirds.contrast()
 
     draws = [
         late_minus_early(_wandering(sizes, turnover, sets.shape[1], generator))
@@ -267,10 +282,8 @@ def neighbours(similarities: Floats) -> Mean | None:
         rest[max(0, at - 1) : at + 1] = False
         left_out.append(float(similarities[rest].mean()) if rest.any() else math.nan)
     there = np.array([each for each in left_out if not math.isnan(each)])
-    n = len(there)
-    error = math.sqrt((n - 1) / n * float(((there - there.mean()) ** 2).sum()))
     over = f"{len(similarities) + 1} checkpoints"
-    return Mean(float(similarities[kept].mean()), error, n - 1, over=over)
+    return Mean(float(similarities[kept].mean()), _jackknife(there), len(there) - 1, over=over)
 
 
 # ---------------------------------------------------------------- sizes

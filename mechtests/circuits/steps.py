@@ -7,10 +7,11 @@ which is attended to and never changes.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
 from mechtests.models.attention import mix, normalize, scores
@@ -40,42 +41,72 @@ class Where(NamedTuple):
     seen: Tensor
 
 
+class Written(NamedTuple):
+    """What a block wrote.
+
+    Attributes:
+        z: Of every head, ``[row, slot, head, head_width]``.
+        mlp_out: What the MLP wrote, ``[row, slot, width]``.
+    """
+
+    z: Tensor
+    mlp_out: Tensor
+
+
 class Passed(NamedTuple):
-    """What one block computed.
+    """What the way back through a block needs, beside the graph itself.
 
     Attributes:
         pre: The residual stream before it, ``[row, slot, width]``, a leaf of its graph.
         projections: q, k and v without any bias, neither the projection's own nor what it makes
             of the norm's, ``[row, slot, head, head_width]``; k and v by key-value head.
-        reads: q, k and v of every query head, of which gradients are taken.
         mid: What the MLP's norm reads, ``[row, slot, width]``.
-        mlp_in: The MLP's normed input.
-        z: Of every head, ``[row, slot, head, head_width]``.
-        mlp_out: What the MLP wrote.
-        post: The residual stream after the block.
+        reads: Where in the graph are q, k and v of every query head, and the MLP's normed input.
+        post: Where in the graph the residual stream after the block is.
     """
 
     pre: Tensor
     projections: tuple[Tensor, ...]
-    reads: tuple[Tensor, ...]
     mid: Tensor
-    mlp_in: Tensor
-    z: Tensor
-    mlp_out: Tensor
-    post: Tensor
+    reads: tuple[GradientEdge, ...]
+    post: GradientEdge
+
+    def back(self, gradient: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """From the gradient at ``post`` those at ``pre`` and at ``reads``; frees the graph.
+
+        Returns:
+            ``[row, slot, width]``; ``[row, slot, head, head_width]`` of q, k and v each, and
+            ``[row, slot, width]`` of the MLP.
+        """
+        sites: tuple[Any, ...] = (self.pre, *self.reads)
+        pre, *reads = torch.autograd.grad((self.post,), sites, (gradient,))
+        return pre, tuple(reads)
 
 
-def pass_block(block: Block, pre: Tensor, where: Where, before: Before) -> Passed:
-    """Run one block; the same computation as ``Network.run``'s."""
+def pass_block(
+    block: Block, pre: Tensor, where: Where, before: Before
+) -> tuple[Tensor, Written, Passed | None]:
+    """Run one block; the same computation as ``Network.run``'s.
+
+    Args:
+        block: The block.
+        pre: The residual stream before it, ``[row, slot, width]``.
+        where: Where the rows stand.
+        before: What they attend to before the suffix.
+
+    Returns:
+        The residual stream after it, what was written, both out of the graph, and the way back,
+        or None where ``pre`` needs no gradient.
+    """
     x = _without_bias(block.ln1)(pre)
-    heads = block.query.weight.shape[0] // block.head_width
-    projections, reads = [], []
+    projections: list[Tensor] = []
+    reads: list[Tensor] = []
     for linear in (block.query, block.key, block.value):
         part = functional.linear(x, linear.weight).view(*x.shape[:2], -1, block.head_width)
-        projections.append(part)
+        projections.append(part.detach())
         constant = _constant(block.ln1, linear)
         part = part if constant is None else part + constant.view(-1, block.head_width)
-        reads.append(part.repeat_interleave(heads // part.shape[2], 2))
+        reads.append(part if not reads else _of_every_head(part, reads[0].shape[2]))
     q, k, v = reads
     z = _attend(
         block,
@@ -90,7 +121,17 @@ def pass_block(block: Block, pre: Tensor, where: Where, before: Before) -> Passe
     mlp_in = block.ln2(mid)
     mlp_out = block.mlp(mlp_in)
     post = pre + attn_out + mlp_out if block.parallel else mid + mlp_out
-    return Passed(pre, tuple(projections), tuple(reads), mid, mlp_in, z, mlp_out, post)
+    way = None
+    if pre.requires_grad:
+        edges = tuple(get_gradient_edge(part) for part in (q, k, v, mlp_in))
+        way = Passed(pre, tuple(projections), mid.detach(), edges, get_gradient_edge(post))
+    return post.detach(), Written(z.detach(), mlp_out.detach()), way
+
+
+def _of_every_head(part: Tensor, heads: int) -> Tensor:
+    """Keys or values ``[row, slot, key_value_head, ...]``, a copy a query head."""
+    group = heads // part.shape[2]
+    return part if group == 1 else part.repeat_interleave(group, 2)
 
 
 def _without_bias(norm: Norm) -> Norm:

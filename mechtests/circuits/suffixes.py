@@ -33,6 +33,11 @@ class Suffixes:
         return int(self.last.max()) + 1
 
     @property
+    def whole(self) -> int:
+        """Positions of the longest prompt."""
+        return int((self.start + self.last).max()) + 1
+
+    @property
     def shared(self) -> int:
         """Positions before the latest start."""
         return int(self.start.max())
@@ -94,6 +99,8 @@ def in_chunks(
     order = slots.argsort(descending=True, stable=True)
     while len(order):
         most = max(1, fits(int(slots[order[0]]) + 1, longest))
+        chunks = -(-len(order) // most)
+        most = -(-len(order) // chunks)  # as many chunks, of like size
         rows, order = order[:most], order[most:]
         rows = rows[groups[rows].argsort(stable=True)]
         yield Suffixes(rows, start[rows], slots[rows])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mechtests.circuits.graph import Graph
+from mechtests.circuits.steps import Written
 from mechtests.models.activations import Activations
 from mechtests.models.edges import writers
 from mechtests.models.network import Network
@@ -36,10 +37,8 @@ class Differences:
         self.values = clean.new_empty((graph.writers, *clean.shape[:2], clean.shape[2]), dtype=wide)
         torch.sub(corrupted, clean, out=self.values[0])
 
-    def add(
-        self, layer: int, clean: tuple[Tensor, Tensor], corrupted: tuple[Tensor, Tensor]
-    ) -> None:
-        """Fill in a layer from both runs' z and mlp_out at the slots, ``[prompt, slot, ...]``."""
+    def add(self, layer: int, clean: Written, corrupted: Written) -> None:
+        """Fill in a layer from what both runs wrote at the slots, ``[prompt, slot, ...]``."""
         first = self._graph.head(layer, 0)
         (z, mlp), (other_z, other_mlp) = clean, corrupted
         into = self.values[first : first + self._graph.heads]
