@@ -99,7 +99,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, default=REFERENCE)
-    parser.add_argument("--budget", type=int, default=256, help="MB for attribution to work with")
+    parser.add_argument("--budget", type=int, default=512, help="MB for attribution to work with")
     parser.add_argument("--row", choices=("shared", "whole"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if not asked.reference.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -289,7 +290,8 @@ def reference() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def smollm2() -> Network:
-    return Network.from_model(loaded_smollm2().model, name="smollm2", check=False)
+    model = copy.deepcopy(loaded_smollm2().model)  # bridging changes it in place
+    return Network.from_model(model, name="smollm2", check=False)
 
 
 def test_circuits_of_smollm2_have_the_reference_implementations_metric(reference, smollm2):

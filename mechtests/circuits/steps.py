@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from mechtests.models.attention import mix, normalize, scores
 from mechtests.models.blocks import Block
-from mechtests.models.components import Linear, Norm
+from mechtests.models.components import Linear, Norm, Rotary
 
 
 class Before(NamedTuple):
@@ -108,14 +108,11 @@ def pass_block(
         part = part if constant is None else part + constant.view(-1, block.head_width)
         reads.append(part if not reads else _of_every_head(part, reads[0].shape[2]))
     q, k, v = reads
-    z = _attend(
-        block,
-        block.rotated_query(q, where.positions),
-        block.rotated_key(k, where.positions),
-        v,
-        where.seen,
-        before,
-    )
+    rot_q = q if block.query_norm is None else block.query_norm(q)
+    rot_k = k if block.key_norm is None else block.key_norm(k)
+    if block.rotary is not None:
+        rot_q, rot_k = (turn(block.rotary, part, where.positions) for part in (rot_q, rot_k))
+    z = _attend(block, rot_q, rot_k, v, where.seen, before)
     attn_out = block.attention_out(z)
     mid = pre if block.parallel else pre + attn_out
     mlp_in = block.ln2(mid)
@@ -126,6 +123,28 @@ def pass_block(
         edges = tuple(get_gradient_edge(part) for part in (q, k, v, mlp_in))
         way = Passed(pre, tuple(projections), mid.detach(), edges, get_gradient_edge(post))
     return post.detach(), Written(z.detach(), mlp_out.detach()), way
+
+
+def turn(rotary: Rotary, x: Tensor, positions: Tensor) -> Tensor:
+    """Rotate ``[row, slot, head, head_width]``; the gradient is turned back in one step."""
+    turned: Tensor = _Turned.apply(x, rotary, positions)  # type: ignore[no-untyped-call]
+    return turned
+
+
+class _Turned(torch.autograd.Function):
+    """A rotation, whose adjoint is the rotation by the opposite angles."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
+        ctx.rotary, ctx.positions = rotary, positions
+        return rotary(x, positions)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        every = torch.arange(int(ctx.positions.max()) + 1, device=ctx.positions.device)
+        cos, sin = ctx.rotary.table(every)
+        back = Rotary(lambda _: (cos, -sin), ctx.rotary.interleaved)
+        return back(gradients[0], ctx.positions), None, None
 
 
 def _of_every_head(part: Tensor, heads: int) -> Tensor:
