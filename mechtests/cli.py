@@ -74,6 +74,50 @@ def fetch(model: Annotated[str, typer.Argument(help="a model by name: smollm2-13
     typer.echo(f"{model} is at {path}")
 
 
+@app.command()
+def circuit(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
+    model: Annotated[str, typer.Argument(help="a model, as for --model")],
+    task: Annotated[str, typer.Option(help="a task by name: ioi")] = "ioi",
+    checkpoint: Annotated[str, typer.Option(help="one of the model's: step1000")] = "final",
+    edges: Annotated[int | None, typer.Option(help="so many edges of the greedy order")] = None,
+    faithfulness: Annotated[
+        float, typer.Option(help="else the smallest circuit that keeps this share")
+    ] = 0.8,
+    profile: Annotated[str, typer.Option(help="quick, standard or full")] = "quick",
+    out: Annotated[Path, typer.Option(help="the circuit, as JSON that EAP-IG reads")] = Path(
+        "circuit.json"
+    ),
+    draw: Annotated[
+        Path | None, typer.Option(help="and a picture of it: .svg, .png or .pdf")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="never ask the network")] = False,
+) -> None:
+    """Find the circuit of a task by EAP-IG, and keep it as a file and a picture."""
+    from mechtests import extracting
+
+    try:
+        found = extracting.extract(
+            model,
+            task,
+            checkpoint=checkpoint,
+            edges=edges,
+            faithfulness=faithfulness,
+            profile=profile,
+            offline=offline,
+        )
+        found.circuit.save(out)
+        typer.echo(found.sentence)
+        typer.echo(f"{out}: nodes and edges with their scores")
+        if draw is not None:
+            from mechtests.circuits import drawing
+
+            drawing.draw(found.circuit, draw, title=found.sentence)
+            typer.echo(f"{draw}: its picture")
+    except (MechtestsError, OSError) as error:
+        typer.echo(f"mechtests circuit: {error}", err=True)
+        raise typer.Exit(4) from None
+
+
 @app.command(name="import")
 def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CSV or JSON files")],

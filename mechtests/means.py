@@ -47,6 +47,7 @@ class Mean:
         prompts: How many prompts it is over; 0 where that is not known.
         clusters: How many clusters the smaller of its parts has; 0 where that is not known.
         unknown: Why the error is unknown, where it is.
+        over: What it is over, in words, where that is not prompts.
     """
 
     mean: float
@@ -56,6 +57,7 @@ class Mean:
     prompts: int = 0
     clusters: int = 0
     unknown: str = NOT_RECORDED
+    over: str = ""
 
     def p(self, margin: float, side: Side) -> float | None:
         """One-sided p that the mean is on a side of a margin; None where the error is unknown."""
@@ -83,6 +85,8 @@ class Mean:
     @property
     def size(self) -> str:
         """What the mean rests on, in words."""
+        if self.over:
+            return self.over
         prompts = f"{self.prompts} prompts" if self.prompts else "recorded prompts"
         return f"{prompts} in {self.clusters} clusters" if self.clusters else prompts
 
@@ -170,6 +174,7 @@ def _independent(parts: Sequence[tuple[float, Mean]]) -> Mean:
         sum(part.prompts for _, part in parts),
         min(part.clusters for _, part in parts),
         next((part.unknown for _, part in parts if math.isnan(part.error)), NOT_RECORDED),
+        parts[0][1].over,
     )
 
 

@@ -77,6 +77,7 @@ class Work:
             draws=self.draws,
             rows=played.rows,
             generator=self.generator,
+            corruption=need.corruption,
         )
         try:
             with torch.no_grad():

@@ -63,6 +63,7 @@ def batch_of(
         draws=draws,
         rows=np.arange(len(prompts)),
         generator=lambda purpose: np.random.default_rng(list(purpose.encode())),
+        corruption=corruption,
     )
 
 

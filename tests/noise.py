@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from mechtests.circuits.graph import Graph
 from mechtests.tasks.prompts import Task
 
 Kind = Literal["independent", "autocorrelated"]
@@ -24,6 +25,8 @@ STEPS = (
     64000, 90000, 128000, 143000,
 )  # fmt: skip
 COUNT = len(STEPS)
+EVEN = tuple(8000 * step for step in range(COUNT))
+"""As many checkpoints in equal steps."""
 PROMPTS = 100  # a head that seldom copies is then surely below 0.1 on either half
 SHAPE = (3, 4)
 WANDER = 0.03
@@ -279,6 +282,17 @@ def _end_attention(draw: Draw, task: Task) -> Arrays:
     return {name: 0.2 + draw.normal(0.05) for name in ("IO", "S1", "S2")}
 
 
+def _edge_scores(draw: Draw, task: Task) -> Arrays:
+    """Edges that always matter as much, with the run's own wandering about that."""
+    graph = Graph(*draw.shape, parallel=True)
+    always = draw.generator.standard_normal((graph.writers, graph.readers))
+    wandering = 0.5 * draw.regressive(graph.writers, graph.readers)
+    own = 0.2 * draw.generator.standard_normal((2, COUNT, graph.writers, graph.readers))
+    halves = (always + wandering + own) * graph.allowed
+    facts = np.tile([*draw.shape, 1.0, draw.shape[1]], (COUNT, 1))
+    return {"selection": halves[0], "evaluation": halves[1], "graph": facts}
+
+
 PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
     "behaviour.answers": _answers,
     "attention.head_scores": _head_scores,
@@ -287,6 +301,7 @@ PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
     "effects.direct_effects": _direct_effects,
     "succession.successor_scores": _successor_scores,
     "suppression.cspa": _cspa,
+    "circuits.edge_scores": _edge_scores,
 }
 """What each metric gives in a series, by its name: arrays ``[moment, prompt, ...]``."""
 WEIGHTS = "weights.fingerprints"

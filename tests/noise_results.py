@@ -50,8 +50,16 @@ class NoiseResults:
         settings: With a seed of its own for each series.
     """
 
-    def __init__(self, world: World, kind: Kind, seed: int, shape: tuple[int, int] = SHAPE) -> None:
+    def __init__(
+        self,
+        world: World,
+        kind: Kind,
+        seed: int,
+        shape: tuple[int, int] = SHAPE,
+        steps: Sequence[int] = STEPS,
+    ) -> None:
         self.settings = Settings(seed=seed)
+        self._steps = steps
         generator = np.random.default_rng(seed)
         within = int(generator.integers(len(CONSTANT)))
         self._draw = Draw(world, kind, generator, shape, within)
@@ -62,7 +70,7 @@ class NoiseResults:
 
     def measurement(self, need: Any, cell: Cell) -> Measurement:
         """What a need gives at a checkpoint."""
-        at = 0 if need.cell == "untrained" else STEPS.index(cell.checkpoint.step)
+        at = 0 if need.cell == "untrained" else self._steps.index(cell.checkpoint.step)
         if need.metric.name == WEIGHTS:
             return self._weights(at)
         key = need.metric.name, need.task.name, need.corruption

@@ -27,6 +27,7 @@ from mechtests.verdict import Outcome
 from tests.noise import STEPS
 from tests.noise_results import PermutedResults, case_of
 from tests.shipped_claims import ALL, verdict_of
+from tests.test_noise_series import SCHEDULES
 
 CONTROL, LARGEST = "sprout-1m-control", "sprout-1m"
 MECHANISMS = [
@@ -131,7 +132,7 @@ def test_with_the_gate_off_no_mechanism_over_training_holds_where_nothing_was_le
     claim: Claim, name: str, measured: Any
 ) -> None:
     found = measured(name)
-    steps = STEPS[: len(series(name))]
+    steps = SCHEDULES.get(claim.id, STEPS)[: len(series(name))]
     results: Any = PermutedResults(found, steps, 0, together=True)
     results._order = dict.fromkeys(found, range(len(steps)))
     verdict = verdict_of(case_of(replace(claim, gate=None), steps), results)

@@ -38,13 +38,16 @@ import numpy as np
 import pytest
 
 from mechtests import bands, onsets, trends
+from mechtests.circuits import stability
 from mechtests.claim import Claim
 from mechtests.verdict import Outcome, Verdict
 from tests.curves import allowed
 from tests.noise import (
+    EVEN,
     KINDS,
     PLANTS,
     SHAPE,
+    STEPS,
     WEIGHTS,
     Draw,
     Kind,
@@ -58,6 +61,9 @@ RUNS = 1000
 LEVEL = 0.05
 RESAMPLES = 199
 """Draws of a band: (b + 1) / 200 reaches 0.05 as exactly as with 1,999, at a tenth of the time."""
+
+CIRCUITS = 19
+"""Random pairs of circuits and series of churn: 1 / 20 is the level."""
 
 NOTHING = World("nothing is learned and every head's score is constant")
 LEARNED = World("the task is learned and every head's score is constant", behaviour="learned")
@@ -92,6 +98,9 @@ FALSE: Mapping[str, tuple[World, ...]] = {
 SHAPES = {"tigges2024.named-heads-160m": (10, 11), "tigges2024.task-survives-turnover": (4, 6)}
 """Layers and heads, where a claim names heads, or holds one against more than 20 others."""
 
+SCHEDULES = {"tigges2024.circuit-converges": EVEN}
+"""Where a claim asks for checkpoints that are equally far apart."""
+
 TRAINING = [claim for claim in ALL if claim.over == "training"]
 IDS = list(dict.fromkeys(claim.id for claim in TRAINING))
 
@@ -104,6 +113,8 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     for rule in rules:
         monkeypatch.setitem(rule.__kwdefaults__, "resamples", RESAMPLES)
+    monkeypatch.setattr(stability, "PAIRS", CIRCUITS)
+    monkeypatch.setattr(stability, "CHURNS", CIRCUITS)
 
 
 def unplanted(claim: Claim) -> str | None:
@@ -168,8 +179,9 @@ def test_on_a_thousand_series_of_noise_a_claim_holds_no_more_often_than_its_leve
 
 
 def on_noise(claim: Claim, world: World, kind: Kind, seed: int) -> Verdict:
-    results: Any = NoiseResults(world, kind, seed, SHAPES.get(claim.id, SHAPE))
-    return verdict_of(case_of(claim, untold=world.untold), results)
+    steps = SCHEDULES.get(claim.id, STEPS)
+    results: Any = NoiseResults(world, kind, seed, SHAPES.get(claim.id, SHAPE), steps)
+    return verdict_of(case_of(claim, steps, untold=world.untold), results)
 
 
 def test_a_claim_over_a_measurement_the_generator_does_not_know_says_what_to_add() -> None:

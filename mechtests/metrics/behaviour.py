@@ -31,6 +31,21 @@ def logit_difference(network: Network, resid: Tensor, prompts: Prompts) -> Tenso
     return _mean_logit(network, resid, right) - _mean_logit(network, resid, wrong)
 
 
+def probability_difference(network: Network, resid: Tensor, prompts: Prompts) -> Tensor:
+    """Probability mass of the right answers minus that of the wrong ones, of the whole softmax.
+
+    Args:
+        network: The network.
+        resid: The residual stream at END after the last block, ``[prompt, width]``.
+        prompts: Whose answers are meant.
+
+    Returns:
+        Shape ``[prompt]``, in single precision.
+    """
+    right, wrong = answer_ids(network, prompts)
+    return _probability_difference(network.logits(resid).float().softmax(-1), right, wrong)
+
+
 def answer_ids(network: Network, prompts: Prompts) -> tuple[Tensor, Tensor]:
     """Right and wrong answers on the network's device, each ``[prompt, answer]``, -1 padded."""
     return _tensor(network, prompts.right), _tensor(network, prompts.wrong)

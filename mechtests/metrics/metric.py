@@ -77,6 +77,7 @@ class Batch:
         params: The parameters of the declaration.
         draws: Random draws of the profile.
         rows: Which prompts of the task these are, shape ``[prompt]``.
+        corruption: The corrupted variant of the declaration.
         generator: ``generator(purpose)`` is a fresh numpy generator from (seed, metric,
             cell, purpose): the same in every batch of the cell.
     """
@@ -90,6 +91,7 @@ class Batch:
     draws: int
     rows: NDArray[np.int64]
     generator: Callable[[str], np.random.Generator] = field(repr=False)
+    corruption: str | None = None
 
 
 @dataclass(frozen=True)

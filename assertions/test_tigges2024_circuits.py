@@ -1,0 +1,221 @@
+"""Tigges et al. 2024, LLM Circuit Analyses Are Consistent Across Training and Scale.
+
+arXiv 2407.10827, sections 2 and 4: small circuits are faithful, and the heads of the algorithm are
+in them.
+"""
+
+import numpy as np
+
+from mechtests import claim
+from mechtests.circuits import measures
+from mechtests.circuits.faithfulness import faithfulness
+from mechtests.matched import matched_draws
+from mechtests.metrics import effects, gates, roles
+from mechtests.metrics.copying import copy_scores
+from mechtests.metrics.succession import successor_scores
+from mechtests.rules import (
+    CONTROL_LEVEL,
+    above,
+    absent,
+    below,
+    beside,
+    every,
+    matched_random,
+    value_control,
+)
+from mechtests.tasks.greater_than import greater_than
+from mechtests.tasks.ioi import ioi
+from mechtests.tasks.ordered_pairs import ordered_pairs
+from mechtests.tasks.pronoun import pronoun
+from mechtests.tasks.sva import sva
+from mechtests.verdict import Control, Outcome, Verdict, not_applicable
+
+SHARE = 0.8
+DRAWS = 999
+TASKS = {task.name: task for task in (ioi, greater_than, pronoun, sva)}
+
+
+def kept_beyond(found, kept, half):
+    """Two contrasts above 0 where a circuit keeps over 80%, prompt by prompt.
+
+    Of the whole metric, and of what it is above the corrupted run.
+    """
+    clean, corrupted = (found.sample(name, half) for name in ("clean", "corrupted"))
+    return kept - SHARE * clean, (kept - corrupted) - SHARE * (clean - corrupted)
+
+
+def share_of(found, values, half):
+    """The normalised faithfulness of one circuit on a half."""
+    of = found.of(half)
+    return float(faithfulness(values[of][None], found["clean"][of], found["corrupted"][of])[0])
+
+
+@claim(
+    "tigges2024.circuit-faithful",
+    section="4",
+    says="A small circuit recovers 80% of the behaviour.",
+    tasks=TASKS.values(),
+    components=["circuit", "faithfulness"],
+    gate=gates.does,
+    needs=lambda task: {
+        "scores": measures.scores_on(task),
+        "small": measures.small_on(task),
+        "random": measures.random_on(task),
+    },
+    controls=[
+        "random connected circuits of that size",
+        "the same search, size choice included, on scores shuffled among like edges",
+    ],
+)
+def test_a_small_circuit_recovers_eighty_percent_of_the_behaviour(measured, judge):
+    """Of a circuit of at most 5% of the edges: circuit - 0.8 full > 0 on held-out prompts.
+
+    And the same after subtracting the corrupted run from both. Edges are scored by EAP-IG on the
+    selection half, which chooses the size (on a grid of ratio 2) with the best faithfulness; the
+    evaluation half decides. All other edges carry the corrupted prompts' activations.
+    """
+    found, scores = measured.small, measured.scores
+    graph = measures.graph_of(scores)
+    sizes = measures.grid_of(graph, ratio=measures.COARSE)
+    place = measures.best_size(found, found["circuit"], "selection")
+    circuit = measures.chosen_circuit(scores, found)
+    if not circuit.size:
+        judge(not_applicable("no circuit of the selection half joins the input with the logits"))
+
+    def rule(kept, half, what):
+        plain, beyond = kept_beyond(found, kept, half)
+        return every(
+            above(plain, 0.0, what=f"{what} - 0.8 of the full model"),
+            above(beyond, 0.0, what=f"{what} - 0.8 of the full model, both above the corrupted"),
+            what=f"a circuit of {circuit.size} of {graph.edges} edges",
+        )
+
+    kept = found.sample("circuit", "evaluation", place)
+    verdict = rule(kept, "evaluation", "circuit")
+    draws = measured.random["kept"][found.of("evaluation")].mean(0)
+    random = matched_random(
+        kept.mean,
+        draws.tolist(),
+        what=f"random connected circuits of {circuit.size} edges",
+        stratum="number of edges",
+    )
+    controls = [random, *shuffled_controls(found)]
+    judge(
+        beside(verdict, *controls).showing(
+            edges=circuit.size,
+            share_of_edges=circuit.size / graph.edges,
+            nodes=int(circuit.nodes.sum()),
+            faithfulness=share_of(found, found["circuit"][:, place], "evaluation"),
+            faithfulness_by_size={
+                int(n): share_of(found, found["circuit"][:, at], "evaluation")
+                for at, n in enumerate(sizes)
+            },
+            circuit=[circuit.graph.edge_name(*pair) for pair in strongest(circuit)],
+        )
+    )
+
+
+def shuffled_controls(found):
+    """The same search on shuffled scores surely does not keep 80%."""
+    controls = []
+    for shuffle in range(found["shuffled"].shape[1]):
+        place = measures.best_size(found, found["shuffled"][:, shuffle], "selection")
+        kept = found.sample("shuffled", "evaluation", shuffle, place)
+        _, beyond = kept_beyond(found, kept, "evaluation")
+        what = "circuit of shuffled scores - 0.8 of the full model, both above the corrupted"
+        controls.append(value_control(f"shuffle {shuffle + 1}", below(beyond, 0.0, what=what)))
+    return controls
+
+
+def strongest(circuit, most=20):
+    """Writer and reader of a circuit's strongest edges."""
+    writers, readers = circuit.pairs
+    order = np.argsort(-np.abs(circuit.scores[writers, readers]), kind="stable")[:most]
+    return [(int(writers[at]), int(readers[at])) for at in order]
+
+
+def in_circuit(circuit, heads):
+    """How many of some heads are in a circuit."""
+    return sum(bool(circuit.nodes[circuit.graph.head(*head)]) for head in heads)
+
+
+@claim(
+    "tigges2024.components-in-circuit",
+    section="4",
+    says="The heads with each role are in the circuit of the task.",
+    task=ioi,
+    components=["circuit", "name-mover"],
+    gate=gates.does(ioi, patched=True),
+    needs={
+        "scores": measures.scores_on(ioi),
+        "small": measures.small_on(ioi),
+        "copying": copy_scores(ioi),
+        "effects": effects.direct_effects(ioi),
+        "successors": successor_scores(ordered_pairs),
+    },
+    controls=[
+        "as many random heads of the same layers are as often in the circuit",
+        "heads with a role in another task, successor heads, are not there more than random heads",
+    ],
+)
+def test_the_heads_with_each_role_are_in_the_circuit_of_the_task(measured, judge):
+    """More copying heads are in the circuit than random heads, and they help the logits directly.
+
+    Heads have the role by their copy scores alone, on the selection half; the circuit is the
+    small one with the best faithfulness there. Their summed direct effect on the evaluation half is
+    above 0. A circuit with over half of all heads tells nothing: inconclusive.
+    """
+    circuit = measures.chosen_circuit(measured.scores, measured.small)
+    layers, heads = circuit.graph.layers, circuit.graph.heads
+    role = roles.copying_heads(measured.copying, "selection")
+    if not role:
+        judge(not_applicable("no head copies names on the selection half"))
+    every_head = [(layer, head) for layer in range(layers) for head in range(heads)]
+    inside = in_circuit(circuit, every_head)
+    if inside > len(every_head) / 2:
+        why = f"{inside} of {len(every_head)} heads are in the circuit, over half of them"
+        judge(Verdict(Outcome.INCONCLUSIVE, why))
+    named = ", ".join(f"{layer}.{head}" for layer, head in role)
+    effect = measured.effects.sum_over("direct_effect", role, "evaluation")
+    verdict = above(effect, 0.0, what=f"summed direct effect of the copying heads {named}")
+    random = random_share(measured, circuit, role, "random heads")
+    judge(
+        beside(verdict, random, of_another_task(measured, circuit, role)).showing(
+            heads=named,
+            in_circuit=in_circuit(circuit, role),
+            heads_in_circuit=inside,
+            edges=circuit.size,
+        )
+    )
+
+
+def of_another_task(measured, circuit, role):
+    """The control that successor heads, which serve greater-than, are in it as random heads are."""
+    name = "successor heads"
+    others = [
+        head for head in roles.successor_heads(measured.successors, "selection") if head not in role
+    ]
+    if not others:
+        return absent(name, "no head that does not copy has a succession score above 0.2")
+    control = random_share(measured, circuit, others, "random heads for successor heads")
+    inside = in_circuit(circuit, others)
+    said = f"{inside} of {len(others)} are in the circuit, p = {control.p:.2g} against random heads"
+    return Control(name, f"{name}: {said}", reached=control.p <= CONTROL_LEVEL)
+
+
+def random_share(measured, circuit, role, what):
+    """As many random heads of the same layers, by their share in the circuit."""
+    graph = circuit.graph
+    drawn = matched_draws(
+        role,
+        {layer: range(graph.heads) for layer in range(graph.layers)},
+        DRAWS,
+        measured.generator(what),
+    )
+    return matched_random(
+        in_circuit(circuit, role) / len(role),
+        [in_circuit(circuit, each) / len(role) for each in drawn.sets],
+        what=f"share in the circuit of {what}",
+        stratum=drawn.stratum,
+        enumerated=drawn.enumerated,
+    )
