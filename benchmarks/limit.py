@@ -90,16 +90,19 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def settings_of(asked: argparse.Namespace) -> Settings:
+    """The profile, and the text where there is one."""
+    settings = Settings(profile=asked.profile)
+    if asked.text is None:
+        return settings
+    digest = given.identity("text", asked.text)
+    return replace(settings, prompts={"text": asked.text}, prompt_digests={"text": digest})
+
+
 def main() -> None:
     """Print the table."""
     asked = options()
-    settings = Settings(profile=asked.profile)
-    if asked.text is not None:
-        settings = replace(
-            settings,
-            prompts={"text": asked.text},
-            prompt_digests={"text": given.identity("text", asked.text)},
-        )
+    settings = settings_of(asked)
     source = sources.resolve(asked.model, cache=default_folder())
     start = time.perf_counter()
     loaded = source.load(None, dtype="float32", device="cpu", offline=False)
