@@ -243,10 +243,7 @@ def share_above(
     Raises:
         MeasurementError: A value is NaN or infinite, or the prompts are not the same.
     """
-    guards = (
-        above(denominator - span * guard, 0.0, what=f"D - {guard:g} (clean - corrupted)"),
-        above(denominator, 0.0, what="D"),
-    )
+    guards = guarded(denominator, span, guard)
     contrast = above(numerator - denominator * share, 0.0, what=f"N - {share:g} D")
     failing = [each for each in guards if each.outcome is not Outcome.HOLDS]
     if failing:
@@ -268,6 +265,14 @@ def share_above(
         ),
         p=combined(max, [contrast.p, *(each.p for each in guards)]),
         shown={"share": ratio, "share interval": None if interval is None else interval.ends},
+    )
+
+
+def guarded(denominator: Sample, span: Sample, guard: float = 0.10) -> tuple[Verdict, Verdict]:
+    """Whether a share's denominator is above its guard, and above 0; see ``share_above``."""
+    return (
+        above(denominator - span * guard, 0.0, what=f"D - {guard:g} (clean - corrupted)"),
+        above(denominator, 0.0, what="D"),
     )
 
 

@@ -39,7 +39,10 @@ which an induction head counts as there, a role that stays."""
 
 Arrays = Mapping[str, np.ndarray]
 Behaviour = Literal["noise", "learned", "learned at once", "falls", "dips", "wrong"]
-Heads = Literal["constant", "none", "threshold", "turn over", "emerge", "emerge late", "named"]
+Heads = Literal[
+    "constant", "none", "threshold", "turn over", "emerge", "emerge late", "named", "algorithm"
+]
+Course = Literal["steady", "trend", "dip"]
 
 
 def _learned(at: int = 6) -> np.ndarray:
@@ -74,6 +77,21 @@ LATE = 13
 """Greater-than is learned more than 2 octaves after IOI, so that pairings can be told apart."""
 
 
+MOVER, INHIBITION, DUPLICATE = (2, 1), (1, 1), (0, 1)
+"""The heads of the IOI algorithm, each beside a head without a role that does the rest."""
+
+
+def _share(course: Course) -> np.ndarray:
+    """What a head does of its step: always the same, or exactly what is not allowed any more."""
+    share = np.full(COUNT, 0.85)
+    if course == "trend":
+        share[TURN + 1 :] -= 0.15  # in the middle third of the checkpoints that do IOI
+    if course == "dip":
+        formed = COUNT - 6
+        share[TURN] -= 0.20 * formed / (formed - 1)
+    return share
+
+
 def _planted(heads: Heads) -> Mapping[tuple[int, int], np.ndarray]:
     """The scores of the heads that have a role for a while, by layer and head."""
     early, course = np.arange(COUNT) < TURN, 0.9 * _learned()
@@ -82,6 +100,7 @@ def _planted(heads: Heads) -> Mapping[tuple[int, int], np.ndarray]:
         return {head: np.where(early, course, ends.get(head, 0.1)) for head in NAMED}
     return {
         "emerge": {(1, 1): course},
+        "algorithm": {MOVER: course},
         "emerge late": {(1, 1): 0.9 * _learned(LATE)},
         "turn over": {
             (1, 1): np.where(early, np.where(np.arange(COUNT) == 7, 0.95, 0.8 * course), 0.05),
@@ -104,8 +123,9 @@ class World:
         heads: Every score is constant over training (``CONSTANT``); no head has a role; the
             strongest is exactly at a role's threshold of 0.1; one head loses its role from the
             twelfth checkpoint on, and another one rises; one emerges, with IOI or with
-            greater-than; or what ``named-heads-160m`` says of them is so, but that 9.7 ends
-            at exactly half of its peak.
+            greater-than; what ``named-heads-160m`` says of them is so, but that 9.7 ends at
+            exactly half of its peak; or each step of the IOI algorithm has its head.
+        course: What the head of the last of those steps does of it over training.
         others: The heads of single metrics, by name, where they differ.
         twins: Two checkpoints have the same weights.
         untold: The tokens of a checkpoint are not known.
@@ -114,6 +134,7 @@ class World:
     name: str
     behaviour: Behaviour = "noise"
     heads: Heads = "constant"
+    course: Course = "steady"
     others: Mapping[str, Heads] = field(default_factory=dict, hash=False)
     twins: bool = False
     untold: bool = False
@@ -216,6 +237,16 @@ class Draw:
         """Noise of every head around 0."""
         return self.placed(spread * self.noise(len(self.heads)))
 
+    def divided(self, role: tuple[int, int], size: float = 3.0) -> np.ndarray:
+        """Effects that a head and its neighbour have of one step, the rest noise of size 0.3."""
+        found = self.normal(0.3)
+        if self.world.heads == "algorithm":
+            share = _share(self.world.course if role == DUPLICATE else "steady")[:, None]
+            layer, head = role
+            found[:, :, layer, head] += size * share
+            found[:, :, layer, head - 1] += size * (1.0 - share)
+        return found
+
     def scores(self, metric: str, spread: float = 0.05) -> np.ndarray:
         """How far each head does it, prompt by prompt, from 0 to 1."""
         found = self.truth(metric) + spread * self.noise(len(self.heads))
@@ -243,7 +274,10 @@ def _answers(draw: Draw, task: Task) -> Arrays:
 def _head_scores(draw: Draw, task: Task) -> Arrays:
     low = np.abs(draw.normal(0.02))
     found = {"induction": draw.scores("attention.head_scores"), "induction_unrepeated": low}
-    return {**found, "duplicate": low, "previous": low}
+    duplicate = low.copy()
+    if draw.world.heads == "algorithm":
+        duplicate[:, :, *DUPLICATE] += 0.8
+    return {**found, "duplicate": duplicate, "previous": low}
 
 
 def _copy_scores(draw: Draw, task: Task) -> Arrays:
@@ -254,7 +288,7 @@ def _copy_scores(draw: Draw, task: Task) -> Arrays:
 
 def _direct_effects(draw: Draw, task: Task) -> Arrays:
     """Every head's effect is noise; heads that come or go have one while they copy."""
-    effect = draw.normal(0.3)
+    effect = draw.divided(MOVER)
     if draw.world.heads in ("turn over", "emerge"):
         effect = effect + draw.placed(np.tile(draw.truth("effects"), (1, PROMPTS, 1)))
     answers = _answers(draw, task)
@@ -293,12 +327,55 @@ def _edge_scores(draw: Draw, task: Task) -> Arrays:
     return {"selection": halves[0], "evaluation": halves[1], "graph": facts}
 
 
+def _into(draw: Draw, role: tuple[int, int]) -> np.ndarray:
+    """How the logit difference changes when heads below the receivers say something else."""
+    change = -draw.divided(role)
+    change[:, :, role[0] + 1 :] = 0.0
+    return change
+
+
+def _s_inhibition(draw: Draw, task: Task) -> Arrays:
+    """Every head turns the name movers away or not by chance, and in the algorithm one does."""
+    there = draw.world.heads == "algorithm"
+    seen = {"attention_io": 0.1 * there + draw.normal(0.05), "attention_s1": draw.normal(0.05)}
+    if there:
+        seen["attention_io"][:, :, *INHIBITION] -= 0.5
+        seen["attention_s1"][:, :, *INHIBITION] += 0.5
+    return {
+        "logit_difference": _into(draw, INHIBITION),
+        **seen,
+        "clean_logit_difference": _answers(draw, task)["logit_difference"],
+        "clean_attention_io": np.full((COUNT, PROMPTS), 0.7),
+        "clean_attention_s1": np.full((COUNT, PROMPTS), 0.1),
+        "into": _received(draw, MOVER),
+    }
+
+
+def _into_s_inhibition(draw: Draw, task: Task) -> Arrays:
+    answers = _answers(draw, task)
+    return {
+        "logit_difference": _into(draw, DUPLICATE),
+        "clean": answers["logit_difference"],
+        "corrupted": answers["corrupted_logit_difference"],
+        "into": _received(draw, INHIBITION),
+    }
+
+
+def _received(draw: Draw, role: tuple[int, int]) -> np.ndarray:
+    """Which heads are spoken to, by half."""
+    into = np.zeros((COUNT, 2, *draw.shape))
+    into[:, :, *role] = 1.0
+    return into
+
+
 PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
     "behaviour.answers": _answers,
     "attention.head_scores": _head_scores,
     "attention.end_attention": _end_attention,
     "copying.copy_scores": _copy_scores,
     "effects.direct_effects": _direct_effects,
+    "inhibition.s_inhibition": _s_inhibition,
+    "paths.into_s_inhibition": _into_s_inhibition,
     "succession.successor_scores": _successor_scores,
     "suppression.cspa": _cspa,
     "circuits.edge_scores": _edge_scores,

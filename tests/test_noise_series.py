@@ -17,6 +17,8 @@ What noise is depends on the claim, which must be false in the world it is tried
   the task loses 30% for a while.
 - ``named-heads-160m`` says of many heads at once that they are lost: all of them are but one,
   which ends at exactly half of its peak.
+- ``algorithm-stable`` says that shares stay: there is an algorithm, and its shares have the trend,
+  or leave their mean at a checkpoint, by exactly what is not allowed any more.
 - ``untrained-at-chance`` says that nothing is there at step 0: all of it is so but one head,
   which is exactly at its threshold.
 - ``behaviour-repeats-first`` says that the wrong name is preferred before: it is tried where
@@ -92,6 +94,12 @@ FALSE: Mapping[str, tuple[World, ...]] = {
     ),
     "tigges2024.named-heads-160m": (
         World("the named heads are lost but one, which keeps half", heads="named"),
+    ),
+    "tigges2024.algorithm-stable": (
+        NOTHING,
+        LEARNED,
+        World("the shares fall by 0.15", "learned", "algorithm", "trend"),
+        World("the shares are 0.20 lower once", "learned", "algorithm", "dip"),
     ),
 }
 """Worlds in which a claim is false, where these are others than the two of noise."""
@@ -214,6 +222,7 @@ THERE = {
     "tigges2024.heads-turn-over": TURNED,
     "tigges2024.task-survives-turnover": TURNED,
     "tigges2024.behaviour-nondecreasing": LEARNED,
+    "tigges2024.algorithm-stable": World("the algorithm stays", "learned", "algorithm"),
 }
 
 

@@ -12,6 +12,7 @@ from mechtests.metrics.metric import Batch, Cost, Job, Metric, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mechtests.models.activations import Activations
     from mechtests.models.shape import Shape
 
 WORKING_BYTES = 64_000_000
@@ -33,7 +34,8 @@ def _direct_effects(batch: Batch) -> Mapping[str, Tensor]:
     patched = []
     for start in range(0, len(prompts), most):
         rows = torch.arange(start, min(start + most, len(prompts)))
-        ends = deque(frozen_paths(batch, rows, shape.layers), maxlen=1).pop()
+        paths = frozen_paths(batch, rows, shape.layers, mlps=bool(batch.params["mlps"]))
+        ends = deque(paths, maxlen=1).pop()
         patched.append(logit_difference(network, ends[:, 1:], prompts.select(rows.numpy())))
     effect = clean[:, None] - torch.cat(patched)
     return {
@@ -43,35 +45,50 @@ def _direct_effects(batch: Batch) -> Mapping[str, Tensor]:
     }
 
 
-def frozen_paths(batch: Batch, rows: Tensor, stop: int) -> Iterator[Tensor]:
-    """The residual stream at END before each layer, with one head's z corrupted in each branch.
+def frozen_paths(
+    batch: Batch, rows: Tensor, stop: int, *, at: Tensor | None = None, mlps: bool = True
+) -> Iterator[Tensor]:
+    """The residual stream at one position before each layer, one head's z corrupted in a branch.
 
     A branch for every head of every layer starts where its head writes, behind a first one
     that is the clean run. From there on it keeps the clean run's attention outputs and
-    recomputes MLPs, which is the direct path from the head to whatever reads the stream.
+    recomputes MLPs, which is the direct path from the head to whatever reads the stream. As
+    attention is frozen, a position hears nothing of what happens at another.
 
     Args:
-        batch: With ``resid_pre@end``, ``z@end``, ``attn_out@end`` of the clean run and
-            ``z@end`` of the corrupted one.
-        rows: Which prompts of the batch.
+        batch: With ``resid_pre``, ``z``, ``attn_out`` of the clean run and ``z`` of the corrupted
+            one; of those ``@end`` alone is read where ``at`` is None.
+        rows: Which prompts of the batch, shape ``[row]``.
         stop: The last layer to stand before; behind all layers where it is their number.
+        at: A position for each row, shape ``[row]``; a prompt may come once for each of its
+            positions. END unless said.
+        mlps: Whether MLPs are recomputed; else they write what they write in the clean run.
 
     Yields:
-        Before layer 0, 1, ... ``stop``: shape ``[prompt, 1 + layer * head, width]``.
+        Before layer 0, 1, ... ``stop``: shape ``[row, 1 + layer * head, width]``.
     """
     import torch
 
+    def read(run: Activations, site: str, layer: int) -> Tensor:
+        return run[f"{site}@end", layer][rows] if at is None else run[site, layer][rows, at]
+
     network, clean = batch.network, batch.clean
-    branches = clean["resid_pre@end", 0][rows, None]
+    branches = read(clean, "resid_pre", 0)[:, None]
     yield branches
     for layer in range(stop):
-        z, other = clean["z@end", layer][rows], batch.corrupted["z@end", layer][rows]
+        z, other = read(clean, "z", layer), read(batch.corrupted, "z", layer)
         written = network.attention_out(layer, one_head_of(z, other))
-        frozen = clean["attn_out@end", layer][rows, None].expand(-1, branches.shape[1], -1)
-        fresh = clean["resid_pre@end", layer][rows, None].expand_as(written)
-        branches = network.after_attention(
-            layer, torch.cat((branches, fresh), 1), torch.cat((frozen, written), 1)
-        )
+        frozen = read(clean, "attn_out", layer)[:, None]
+        if mlps:
+            frozen = frozen.expand(-1, branches.shape[1], -1)
+            fresh = read(clean, "resid_pre", layer)[:, None].expand_as(written)
+            branches = network.after_attention(
+                layer, torch.cat((branches, fresh), 1), torch.cat((frozen, written), 1)
+            )
+        else:
+            after = network.after_attention(layer, branches[:, :1], frozen)
+            apart = torch.cat((branches - branches[:, :1], written - frozen), 1)
+            branches = after + apart
         yield branches
 
 
@@ -108,12 +125,15 @@ direct_effects = Metric(
     corrupted=("z@end", "final"),
     cost=_effects_cost,
     needs=("answers",),
+    params={"mlps": True},
 )
 """The direct effect of every head on the logit difference, by path patching, on any task.
 
 ``direct_effect``: the clean logit difference minus the one with the head's z at END taken
 from the corrupted run, all other heads' z kept clean and MLPs recomputed; positive where the
-head supports the right answer. ``clean`` and ``corrupted``: the logit differences of the two runs.
+head supports the right answer. With ``mlps=False`` MLPs write what they write in the clean run:
+then only the head's own write to the stream reaches the logits. ``clean`` and ``corrupted``: the
+logit differences of the two runs.
 
 Source: Tigges et al. 2024, Figure 4 and its code (path patching to the last residual stream,
 with MLPs on the direct path), which gives ``e = (patched - clean) / (clean - corrupted)``: our

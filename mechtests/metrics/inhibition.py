@@ -35,7 +35,7 @@ def _s_inhibition(batch: Batch) -> Mapping[str, Tensor]:
     clean = {name: torch.zeros(count, device=where) for name in CHANGES}
     receiving = torch.zeros(len(HALVES), shape.layers, shape.heads)
     for index in range(len(HALVES)):
-        movers = _movers_of_other(batch, index)
+        movers = _movers_for(batch, index)
         for head in movers:
             receiving[index][head] = 1.0
         rows = torch.as_tensor(np.flatnonzero(batch.prompts.half == index))
@@ -49,10 +49,10 @@ def _s_inhibition(batch: Batch) -> Mapping[str, Tensor]:
     return {**changes, **{f"clean_{name}": each for name, each in clean.items()}, "into": receiving}
 
 
-def _movers_of_other(batch: Batch, index: int) -> list[Head]:
-    """The name movers that the half chose which is not this one."""
-    other = HALVES[1 - index]
-    return roles.name_movers(batch.inputs["copying"], batch.inputs["effects"], other)
+def _movers_for(batch: Batch, index: int) -> list[Head]:
+    """The name movers that are asked on the prompts of a half."""
+    half = roles.chooser(batch.params["chosen_by"], HALVES[index])
+    return roles.name_movers(batch.inputs["copying"], batch.inputs["effects"], half)
 
 
 def _patched(batch: Batch, rows: Tensor, movers: Sequence[Head]) -> Mapping[str, Tensor]:
@@ -217,18 +217,19 @@ s_inhibition = Metric(
     cost=_cost,
     inputs=("copying", "effects"),
     needs=("answers", "position:IO", "position:S1"),
+    params={"chosen_by": "other half"},
 )
 """What the name movers do when one head below tells their queries what it would of other prompts.
 
 On the prompts of each half, for every head below the last of the name movers that the other half
-chose: its z at END is taken from the corrupted run and goes on its direct path (all other heads'
-z clean, MLPs recomputed) into the queries of all name movers at END; then the clean run with
-those queries runs on. ``logit_difference``, ``attention_io`` and ``attention_s1``: the change,
-patched minus clean, of the logit difference and of the name movers' mean attention from END to IO
-and to the first S. The same of the clean run are ``clean_logit_difference`` and so on, for
-relative changes. A head below no name mover changes nothing: its values are 0; where the other
-half chose no name mover, all are. ``into``, by the half whose prompts they concern: 1 for the
-name movers.
+chose (with ``chosen_by`` one half chooses for all prompts, see ``roles.chooser``): its z at END is
+taken from the corrupted run and goes on its direct path (all other heads' z clean, MLPs
+recomputed) into the queries of all name movers at END; then the clean run with those queries runs
+on. ``logit_difference``, ``attention_io`` and ``attention_s1``: the change, patched minus clean,
+of the logit difference and of the name movers' mean attention from END to IO and to the first S.
+The same of the clean run are ``clean_logit_difference`` and so on, for relative changes. A head
+below no name mover changes nothing: its values are 0; where no name mover was chosen, all are.
+``into``, by the half whose prompts they concern: 1 for the name movers.
 
 Declare it once for each corruption of IOI: with ``swapped order`` the name to be inhibited stays
 and its position is the other one, which is the role's definition; with ``random names`` the name

@@ -11,12 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechtests.checkpoints import Series
-from mechtests.measurement import Half, Head, Measurement
+from mechtests.errors import UsageError
+from mechtests.measurement import HALVES, Half, Head, Measurement
 
 INDUCTION = 0.1
 COPYING = 0.1
 SUCCESSION = 0.2
 LOST = 0.001
+
+CHOSEN_BY = ("other half", *HALVES)
+"""Which half chooses the heads that a measurement is about, on the prompts of each half."""
+
+
+def chooser(by: str, half: Half) -> Half:
+    """The half that chooses heads for the prompts of a half.
+
+    Args:
+        by: ``"other half"``, or the name of a half that chooses for all prompts.
+        half: The half whose prompts are asked.
+
+    Raises:
+        UsageError: ``by`` is none of ``CHOSEN_BY``.
+    """
+    if by not in CHOSEN_BY:
+        raise UsageError(f"heads are chosen by one of {', '.join(CHOSEN_BY)}, got {by!r}")
+    if by == "other half":
+        return HALVES[1 - HALVES.index(half)]
+    return HALVES[CHOSEN_BY.index(by) - 1]
 
 
 def induction_heads(scores: Measurement, half: Half) -> list[Head]:
@@ -26,8 +47,27 @@ def induction_heads(scores: Measurement, half: Half) -> list[Head]:
         scores: From ``attention.head_scores``.
         half: The half whose prompts choose.
     """
-    score = scores.mean("induction", half)
-    return _heads((score > INDUCTION) & (score > score.mean()))
+    return attention_heads("induction", scores, half)
+
+
+def attention_heads(value: str, scores: Measurement, half: Half) -> list[Head]:
+    """Heads whose attention score is above 0.1 and above the mean over heads.
+
+    Args:
+        value: ``"induction"``, ``"duplicate"`` or ``"previous"``.
+        scores: From ``attention.head_scores``.
+        half: The half whose prompts choose.
+    """
+    return above_mean(value, scores, half, INDUCTION)
+
+
+def above_mean(value: str, scores: Measurement, half: Half, least: float = 0.0) -> list[Head]:
+    """Heads whose score is above the mean over heads: the paper's rule, and a least score.
+
+    Arguments as for ``attention_heads``; ``least`` is what the score must exceed as well.
+    """
+    score = scores.mean(value, half)
+    return _heads((score > least) & (score > score.mean()))
 
 
 def copying_heads(copying: Measurement, half: Half) -> list[Head]:
@@ -152,3 +192,12 @@ def s_inhibition_heads(inhibition: Measurement, half: Half) -> list[Head]:
     lost = -inhibition.mean("logit_difference", half) / clean
     away = inhibition.mean("attention_io", half) < 0
     return _heads((lost > LOST) & away & (inhibition.mean("attention_s1", half) > 0))
+
+
+def turning_away_heads(inhibition: Measurement, half: Half) -> list[Head]:
+    """Heads without whose word the name movers look from IO to S1, whatever becomes of the answer.
+
+    Arguments as for ``s_inhibition_heads``.
+    """
+    away = inhibition.mean("attention_io", half) < 0
+    return _heads(away & (inhibition.mean("attention_s1", half) > 0))

@@ -78,12 +78,25 @@ class Prefix:
     position: int
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys after rotary and values, with those of the common positions before them."""
+        """Keys after rotary and values, with those of the common positions before them.
+
+        Each prompt of the run stands before as many of these in a row as there are for it, and
+        each of its heads where these have a copy for every query head.
+        """
         shared = (self.run[site, layer][:, : self.position] for site in ("rot_k", "v"))
         first, second = (
-            torch.cat((early, late), 1) for early, late in zip(shared, (keys, values), strict=True)
+            torch.cat((_as_many(early, late), late), 1)
+            for early, late in zip(shared, (keys, values), strict=True)
         )
         return first, second
+
+
+def _as_many(early: Tensor, late: Tensor) -> Tensor:
+    """Each prompt and each head repeated in a row, up to as many as the later positions have."""
+    for axis in (0, 2):
+        times = late.shape[axis] // early.shape[axis]
+        early = early if times == 1 else early.repeat_interleave(times, axis)
+    return early
 
 
 @dataclass(frozen=True, eq=False)
