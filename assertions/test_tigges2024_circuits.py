@@ -181,7 +181,7 @@ def test_the_heads_with_each_role_are_in_the_circuit_of_the_task(measured, judge
     random = random_share(measured, circuit, role, "random heads")
     judge(
         beside(verdict, random, of_another_task(measured, circuit, role)).showing(
-            heads=named,
+            copying_heads=named,
             in_circuit=in_circuit(circuit, role),
             heads_in_circuit=inside,
             edges=circuit.size,

@@ -159,7 +159,7 @@ def test_a_circuit_that_keeps_too_little_or_no_more_than_its_controls_does_not_h
 def test_heads_with_the_role_that_are_in_the_circuit_and_help_hold() -> None:
     verdict = judged("components-in-circuit")
     assert verdict.outcome is HOLDS, verdict
-    assert verdict.shown["heads"] == "2.1, 2.4, 3.2, 3.5"
+    assert verdict.shown["copying_heads"] == "2.1, 2.4, 3.2, 3.5"
 
 
 EVERY = tuple((layer, head) for layer in range(4) for head in range(8))
