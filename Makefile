@@ -60,6 +60,8 @@ wheel-empty: wheel  ## the same in an empty environment, which installs every de
 
 benchmarks: $(READY)  ## what a step costs against the limit and the peer, as ratios of one run
 	$(BIN)/python benchmarks/limit.py
+	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/circuits.py
 	$(BIN)/python benchmarks/peer.py
 	$(BIN)/python benchmarks/cold.py
 
