@@ -60,10 +60,10 @@ wheel-empty: wheel  ## the same in an empty environment, which installs every de
 
 benchmarks: $(READY)  ## what a step costs against the limit and the peer, as ratios of one run
 	$(BIN)/python benchmarks/limit.py
-	$(BIN)/python benchmarks/attribution.py
-	$(BIN)/python benchmarks/circuits.py
 	$(BIN)/python benchmarks/peer.py
 	$(BIN)/python benchmarks/cold.py
+	-$(BIN)/python benchmarks/attribution.py  # these two need the reference values
+	-$(BIN)/python benchmarks/circuits.py
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
