@@ -327,8 +327,8 @@ edge_scores = Metric(
 A positive score: with the corrupted activation on this edge the metric falls, by about so much.
 ``selection`` and ``evaluation`` are sums over the prompts of the half over the number of all
 prompts; ``graph`` holds layers, heads, whether blocks are parallel, and key and value heads.
-Source: Hanna et al. 2024; Tigges et al. 2024, section 2, whose code takes 30 points and ends at the
-corrupted prompt (``path="clean"``).
+Source: Hanna et al. 2024; Tigges et al. 2024, section 2, whose code takes 30 points, the corrupted
+end among them (``path="corrupted"``) as here.
 """
 
 sizes = Metric(
