@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mechtests import claim
-from mechtests.measurement import HALVES
+from mechtests.measurement import HALVES, named
 from mechtests.metrics import gates, roles
 from mechtests.metrics.stages import (
     FIND,
@@ -34,11 +34,6 @@ READINGS = ("signed", "helpful")
 def swapped(needs):
     """The needs of the swap, in which the evaluation half chooses."""
     return {f"{name}_swapped": need for name, need in needs.items()}
-
-
-def named(heads):
-    """Heads as people write them: ``9.6, 9.9``."""
-    return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
 
 
 def shares(measured, stage, heads, choose="selection"):

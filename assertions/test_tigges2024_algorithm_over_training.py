@@ -6,36 +6,19 @@ algorithm do as much of each once it is formed.
 
 from types import SimpleNamespace
 
-import numpy as np
-
 from mechtests import claim
+from mechtests.measurement import named
 from mechtests.metrics import behaviour, gates
 from mechtests.metrics.stages import FINDING, MOVING, STAGES, SUPPRESSING, inhibiting, speaking
-from mechtests.onsets import State
 from mechtests.rules import absent, below, beside, every, value_control
 from mechtests.series import Curve
 from mechtests.shares import explained, readings
 from mechtests.showing import shown
 from mechtests.tasks.ioi import ioi
 from mechtests.trends import FEWEST_MOMENTS, equivalent_throughout, steady
-from mechtests.verdict import Outcome, Verdict, not_applicable
+from mechtests.verdict import Outcome, Verdict
 
 DRAWS = 199  # at each checkpoint
-
-
-def named(heads):
-    """Heads as people write them: ``9.6, 9.9``."""
-    return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
-
-
-def unformed(learned):
-    """Why the algorithm is not asked about, or None where IOI is learned and kept."""
-    if learned.onset.state is State.NEVER or learned.fails_at_end:
-        return not_applicable(f"{learned.onset.sentence}, and its algorithm is not asked about")
-    if learned.onset.state is not State.FOUND:
-        why = f"{learned.onset.sentence}; {learned.onset.what_decides}"
-        return Verdict(Outcome.INCONCLUSIVE, why)
-    return None
 
 
 def helpful(measured, stage, heads):
@@ -148,14 +131,14 @@ def test_the_shares_of_the_algorithm_stay_stable_once_it_is_formed(measured, jud
     fifth of them: inconclusive; fewer are left out and named.
     """
     found = gates.emergence(measured.ioi, ioi, measured.generator("onset"))
-    if open_ := unformed(found):
+    if open_ := found.unasked:
         judge(open_)
     names = (*MOVING, *SUPPRESSING, *FINDING, *inhibiting("selection"), "into_values")
     series = {name: measured[name] for name in names}
-    does = np.flatnonzero(found.onset.above <= found.onset.error).tolist()
-    formed = [at for at in does if found.onset.positions[at] >= found.onset.high]
-    cells = [SimpleNamespace(**{name: each[at] for name, each in series.items()}) for at in formed]
-    moments = [found.onset.moments[at] for at in formed]
+    cells = [
+        SimpleNamespace(**{name: each[at] for name, each in series.items()}) for at in found.formed
+    ]
+    moments = [found.onset.moments[at] for at in found.formed]
     parts, controls, curves = [], [], []
     for stage in STAGES:
         course = OverTraining(stage, moments, cells)

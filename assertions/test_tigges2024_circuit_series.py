@@ -11,7 +11,6 @@ from mechtests import claim, means
 from mechtests.circuits import measures, search, stability
 from mechtests.circuits.similarity import ewma
 from mechtests.metrics import behaviour, gates
-from mechtests.onsets import State
 from mechtests.orders import ordered
 from mechtests.rules import beside
 from mechtests.tasks.ioi import ioi
@@ -23,19 +22,15 @@ LAST = 5
 FEWEST = 3
 
 
-def formed(measured):
-    """The places of the checkpoints that do IOI, from its onset on, or why there are none."""
-    found = gates.emergence(measured.ioi, ioi, measured.generator("onset"))
-    if found.onset.state is State.NEVER or found.fails_at_end:
-        return [], not_applicable(f"{found.onset.sentence}, and its circuits are not asked about")
-    if found.onset.state is not State.FOUND:
-        why = f"{found.onset.sentence}; {found.onset.what_decides}"
-        return [], Verdict(Outcome.INCONCLUSIVE, why)
-    does = found.onset.above <= found.onset.error
-    after = found.onset.positions >= found.onset.high
-    labels = [moment.label for moment in found.onset.moments]
-    there = {labels[at] for at in np.flatnonzero(does & after)}
-    return [at for at, each in enumerate(measured.scores.moments) if each.label in there], None
+def learned(measured):
+    """When IOI is learned."""
+    return gates.emergence(measured.ioi, ioi, measured.generator("onset"))
+
+
+def formed(measured, found):
+    """The places of the checkpoints whose circuits are read: from the onset of IOI on."""
+    labels = {found.onset.moments[at].label for at in found.formed}
+    return [at for at, each in enumerate(measured.scores.moments) if each.label in labels]
 
 
 def tokens(series, places):
@@ -61,9 +56,10 @@ def test_circuits_approach_the_final_circuit(measured, judge):
     steps of equal tokens, from the onset of IOI on, at 6 checkpoints or more; circuits of 5% of
     the edges. J* is 0 for circuits with the same nodes a layer and 1 for the two halves' own.
     """
-    places, open_ = formed(measured)
-    if open_:
-        judge(open_)
+    found = learned(measured)
+    if found.unasked:
+        judge(found.unasked)
+    places = formed(measured, found)
     spaced = [places[at] for at in stability.equally_spaced(tokens(measured.scores, places))]
     if not spaced:
         judge(
@@ -155,11 +151,11 @@ def learners(measured):
         if why := model.lacks("ioi") or model.lacks("scores"):
             without.append(f"{model.model}: {why}")
             continue
-        places, open_ = formed(model)
-        if open_:
-            without.append(f"{model.model}: {open_.sentence}")
+        emerged = learned(model)
+        if emerged.unasked:
+            without.append(f"{model.model}: {emerged.unasked.sentence}")
         else:
-            found.append((model, places))
+            found.append((model, formed(model, emerged)))
     return found, without
 
 

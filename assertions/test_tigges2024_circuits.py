@@ -9,7 +9,7 @@ import numpy as np
 from mechtests import claim
 from mechtests.circuits import measures
 from mechtests.circuits.faithfulness import faithfulness
-from mechtests.matched import matched_draws
+from mechtests.measurement import named
 from mechtests.metrics import effects, gates, roles
 from mechtests.metrics.copying import copy_scores
 from mechtests.metrics.succession import successor_scores
@@ -21,6 +21,7 @@ from mechtests.rules import (
     beside,
     every,
     matched_random,
+    random_heads,
     value_control,
 )
 from mechtests.tasks.greater_than import greater_than
@@ -31,7 +32,6 @@ from mechtests.tasks.sva import sva
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
 SHARE = 0.8
-DRAWS = 999
 TASKS = {task.name: task for task in (ioi, greater_than, pronoun, sva)}
 
 
@@ -175,13 +175,12 @@ def test_the_heads_with_each_role_are_in_the_circuit_of_the_task(measured, judge
     if inside > len(every_head) / 2:
         why = f"{inside} of {len(every_head)} heads are in the circuit, over half of them"
         judge(Verdict(Outcome.INCONCLUSIVE, why))
-    named = ", ".join(f"{layer}.{head}" for layer, head in role)
     effect = measured.effects.sum_over("direct_effect", role, "evaluation")
-    verdict = above(effect, 0.0, what=f"summed direct effect of the copying heads {named}")
+    verdict = above(effect, 0.0, what=f"summed direct effect of the copying heads {named(role)}")
     random = random_share(measured, circuit, role, "random heads")
     judge(
         beside(verdict, random, of_another_task(measured, circuit, role)).showing(
-            copying_heads=named,
+            copying_heads=named(role),
             in_circuit=in_circuit(circuit, role),
             heads_in_circuit=inside,
             edges=circuit.size,
@@ -205,17 +204,10 @@ def of_another_task(measured, circuit, role):
 
 def random_share(measured, circuit, role, what):
     """As many random heads of the same layers, by their share in the circuit."""
-    graph = circuit.graph
-    drawn = matched_draws(
+    return random_heads(
         role,
-        {layer: range(graph.heads) for layer in range(graph.layers)},
-        DRAWS,
+        lambda each: in_circuit(circuit, each) / len(each),
+        (circuit.graph.layers, circuit.graph.heads),
         measured.generator(what),
-    )
-    return matched_random(
-        in_circuit(circuit, role) / len(role),
-        [in_circuit(circuit, each) / len(role) for each in drawn.sets],
         what=f"share in the circuit of {what}",
-        stratum=drawn.stratum,
-        enumerated=drawn.enumerated,
     )

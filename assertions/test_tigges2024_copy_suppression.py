@@ -9,38 +9,22 @@ import numpy as np
 
 from mechtests import claim
 from mechtests.errors import NotApplicable
-from mechtests.matched import matched_draws
+from mechtests.measurement import named
 from mechtests.metrics import attention, behaviour, effects, gates, suppression
 from mechtests.models.revisions import PYTHIA_TOKENS
 from mechtests.models.sources import is_pythia
 from mechtests.octaves import inside_window
-from mechtests.onsets import State, onset
-from mechtests.rules import above, absent, below, beside, matched_random, value_control
+from mechtests.onsets import onset
+from mechtests.rules import above, absent, below, beside, random_heads, value_control
 from mechtests.series import Curve
 from mechtests.showing import shown
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.text import text
-from mechtests.verdict import Outcome, Verdict, not_applicable, refuted
+from mechtests.verdict import not_applicable, refuted
 
 CSPA = suppression.cspa(text, inputs={"mean": suppression.mean_z_by_position(text)})
 EFFECTS = effects.direct_effects(ioi)
 IOI = behaviour.answers(ioi.behaviour)
-DRAWS = 999
-
-
-def named(heads):
-    """Heads as people write them: ``9.6, 9.9``."""
-    return ", ".join(f"{layer}.{head}" for layer, head in heads)
-
-
-def unlearned(learned):
-    """Why copy suppression is not asked about, or None where IOI is learned and kept."""
-    if learned.onset.state is State.NEVER or learned.fails_at_end:
-        return not_applicable(f"{learned.onset.sentence}, and what serves it is not asked about")
-    if learned.onset.state is not State.FOUND:
-        why = f"{learned.onset.sentence}; {learned.onset.what_decides}"
-        return Verdict(Outcome.INCONCLUSIVE, why)
-    return None
 
 
 def strongest(measured, learned):
@@ -48,10 +32,9 @@ def strongest(measured, learned):
 
     Candidates hold the role on the selection half at any checkpoint that does IOI.
     """
-    does = (learned.onset.above <= learned.onset.error).tolist()
     candidates = {
         head
-        for each, asked in zip(measured.cspa, does, strict=True)
+        for each, asked in zip(measured.cspa, learned.does, strict=True)
         if asked
         for head in suppression.suppression_heads(each, "selection")
     }
@@ -90,7 +73,7 @@ def others_of(candidates, shape):
     return [head for head in heads if head not in candidates]
 
 
-def random_heads(measured, candidates, level):
+def other_heads(measured, candidates, level):
     """The control that heads of the same layers do not suppress at the end, on average."""
     last = measured.cspa[-1]
     others = others_of(candidates, last["kl_preserved"].shape[1:])
@@ -121,7 +104,7 @@ def test_copy_suppression_heads_emerge_at_two_to_eight_billion_tokens(measured, 
     """
     generator = measured.generator("onset")
     learned = gates.emergence(measured.ioi, ioi, generator)
-    if open_ := unlearned(learned):
+    if open_ := learned.unasked:
         judge(open_)
     if measured.lacks("cspa"):
         raise NotApplicable(measured.lacks("cspa"))
@@ -132,7 +115,7 @@ def test_copy_suppression_heads_emerge_at_two_to_eight_billion_tokens(measured, 
     level = peak / 2
     curve = contrasts(measured, level, chosen)
     emerged = onset((curve, 0.0), what="the strongest copy suppression head", generator=generator)
-    controls = [random_heads(measured, candidates, level)]
+    controls = [other_heads(measured, candidates, level)]
     first = measured.cspa.moments[0]
     if first.step == 0:
         start = suppression.contrast(
@@ -198,18 +181,12 @@ def test_copy_suppression_heads_help_ioi(measured, judge):
     ]
     to_s = above(looks[0] + looks[1] - looks[2], 0.0, what="their attention to S minus to IO")
     mean = measured.effects.mean("direct_effect", "evaluation")
-    drawn = matched_draws(
+    random = random_heads(
         heads,
-        {layer: range(mean.shape[1]) for layer in range(mean.shape[0])},
-        DRAWS,
+        lambda each: sum(mean[head] for head in each),
+        mean.shape,
         measured.generator("random heads"),
-    )
-    random = matched_random(
-        sum(mean[head] for head in heads),
-        [sum(mean[head] for head in each) for each in drawn.sets],
         what="summed effect of random heads",
-        stratum=drawn.stratum,
-        enumerated=drawn.enumerated,
         decides=False,
     )
     scores = suppression.scores(measured.cspa, "evaluation")

@@ -12,14 +12,14 @@ from mechtests.metrics.succession import successor_scores
 from mechtests.models.revisions import PYTHIA_TOKENS
 from mechtests.models.sources import is_pythia
 from mechtests.octaves import inside_window, tells_apart, too_coarse, within_octaves
-from mechtests.onsets import State, onset
+from mechtests.onsets import onset
 from mechtests.rules import absent, below, beside, every, value_control
 from mechtests.showing import shown
 from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.ordered_pairs import ordered_pairs
 from mechtests.tasks.repeated_tokens import repeated_tokens
-from mechtests.verdict import Control, Outcome, Verdict, not_applicable, refuted
+from mechtests.verdict import Control, Outcome, not_applicable, refuted
 
 INDUCTION = 0.4
 """The score at which an induction head counts as there; the paper gives none."""
@@ -63,8 +63,7 @@ def name_movers(measured, learned, generator):
     IOI; the level is half of the largest score on that half.
     """
     copying = measured.copying
-    does = (learned.onset.above <= learned.onset.error).tolist()
-    heads = roles.name_mover_candidates(copying, measured.effects, "selection", does)
+    heads = roles.name_mover_candidates(copying, measured.effects, "selection", learned.does)
     if not heads:
         return None
     chosen = copying.strongest("copied", among=heads)
@@ -105,17 +104,6 @@ def components_of(measured, learned, generator):
         movers = name_movers(measured, learned["ioi"], generator)
         pair("name movers with IOI", "ioi", movers, "does IOI and has no name mover")
     return pairs, curves, lacking
-
-
-def unlearned(learned):
-    """Why a task's components are not asked about, or None where it is learned and kept."""
-    if learned.onset.state is State.NEVER or learned.fails_at_end:
-        return not_applicable(f"{learned.onset.sentence}, and what serves it is not asked about")
-    if learned.onset.state is not State.FOUND:
-        return Verdict(
-            Outcome.INCONCLUSIVE, f"{learned.onset.sentence}; {learned.onset.what_decides}"
-        )
-    return None
 
 
 def at_step_0(curve, level, what):
@@ -238,7 +226,7 @@ def test_name_movers_emerge_at_two_to_eight_billion_tokens(measured, judge):
     """
     generator = measured.generator("onset")
     learned = gates.emergence(measured.ioi, ioi, generator)
-    if open_ := unlearned(learned):
+    if open_ := learned.unasked:
         judge(open_)
     found = name_movers(measured, learned, generator)
     if found is None:
@@ -288,7 +276,7 @@ def test_components_emerge_with_the_behaviour_they_serve(measured, judge):
         for name, (need, task) in asked.items()
         if not measured.lacks(need)
     }
-    closed = {name: open_ for name, each in tasks.items() if (open_ := unlearned(each))}
+    closed = {name: open_ for name, each in tasks.items() if (open_ := each.unasked)}
     learned = {name: each for name, each in tasks.items() if name not in closed}
     parts = [open_ for open_ in closed.values() if open_.outcome is OPEN]
     pairs, curves, lacking = components_of(measured, learned, generator)

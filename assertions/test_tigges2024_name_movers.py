@@ -4,22 +4,17 @@ arXiv 2407.10827, sections 3 and 4: the heads that copy the indirect object.
 """
 
 from mechtests import claim
-from mechtests.matched import STRATA, matched_draws
-from mechtests.measurement import HALVES
+from mechtests.matched import STRATA
+from mechtests.measurement import HALVES, named
 from mechtests.metrics import ablation, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
-from mechtests.rules import above, beside, matched_random
+from mechtests.rules import above, beside, matched_random, random_heads
 from mechtests.tasks.ioi import ioi
 from mechtests.verdict import Control, not_applicable, refuted
 
 COPYING = copy_scores(ioi)
 EFFECTS = effects.direct_effects(ioi)
 DRAWS = 999  # re-sums of stored values cost nothing
-
-
-def named(heads):
-    """Heads as people write them: ``9.6, 9.9``."""
-    return ", ".join(f"{layer}.{head}" for layer, head in heads)
 
 
 @claim(
@@ -68,20 +63,13 @@ def test_heads_that_copy_the_name_they_attend_to_are_present(measured, judge):
     ]
     if movers:
         mean = measured.effects.mean("direct_effect", "evaluation")
-        drawn = matched_draws(
-            movers,
-            {layer: range(heads) for layer in range(layers)},
-            DRAWS,
-            measured.generator("random heads"),
-        )
-        sums = [sum(mean[head] for head in heads) for heads in drawn.sets]
         controls.append(
-            matched_random(
-                sum(mean[head] for head in movers),
-                sums,
+            random_heads(
+                movers,
+                lambda each: sum(mean[head] for head in each),
+                (layers, heads),
+                measured.generator("random heads"),
                 what="summed effect of random heads",
-                stratum=drawn.stratum,
-                enumerated=drawn.enumerated,
             )
         )
     judge(

@@ -6,13 +6,11 @@ arXiv 2407.10827, section 3: heads lose a function and others take it over.
 import numpy as np
 
 from mechtests import claim
-from mechtests.matched import matched_draws
 from mechtests.metrics import attention, behaviour, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
 from mechtests.metrics.succession import successor_scores
 from mechtests.models.sources import is_pythia
-from mechtests.onsets import State
-from mechtests.rules import absent, beside, every, matched_random
+from mechtests.rules import absent, beside, every, random_heads
 from mechtests.showing import heads_shown, shown
 from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
@@ -22,7 +20,6 @@ from mechtests.trends import equivalent_throughout
 from mechtests.turnover import HeadCurve, ends_below_half, halves_agree, turnover
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable, refuted
 
-DRAWS = 999
 SCORES = {"ioi": "logit_difference", "greater_than": "probability_difference"}
 TASKS = {task.name: task.behaviour for task in (ioi, greater_than)}
 COPYING = {
@@ -57,24 +54,15 @@ SURVIVES = {
 
 
 def learned(measured, name):
-    """When a task is learned, or why its heads are not asked about."""
-    found = gates.emergence(measured[name], TASKS[name], measured.generator("onset"))
-    if found.onset.state is State.NEVER or found.fails_at_end:
-        return found, not_applicable(
-            f"{found.onset.sentence}, and what serves it is not asked about"
-        )
-    if found.onset.state is not State.FOUND:
-        why = f"{found.onset.sentence}; {found.onset.what_decides}"
-        return found, Verdict(Outcome.INCONCLUSIVE, why)
-    return found, None
+    """When a task is learned."""
+    return gates.emergence(measured[name], TASKS[name], measured.generator("onset"))
 
 
 def name_movers(measured, found):
     """Name movers with effect on S where the model does IOI; all heads that were recorded."""
     if measured.scores.recorded:
         return measured.scores.heads("copied")
-    does = (found.onset.above <= found.onset.error).tolist()
-    return roles.name_mover_candidates(measured.scores, measured.effects, "selection", does)
+    return roles.name_mover_candidates(measured.scores, measured.effects, "selection", found.does)
 
 
 def changed(measured, role, found=None):
@@ -142,9 +130,9 @@ def test_the_heads_that_carry_a_function_change(measured, judge):
     any checkpoint that does IOI, and read only with IOI learned and kept.
     """
     role = measured.task
-    found, open_ = learned(measured, "ioi") if role == "ioi" else (None, None)
-    if open_:
-        judge(open_)
+    found = learned(measured, "ioi") if role == "ioi" else None
+    if found and found.unasked:
+        judge(found.unasked)
     happened = changed(measured, role, found)
     verdict = happened.verdict
     if role == "ioi" and not happened.carriers and not measured.scores.recorded:
@@ -176,9 +164,9 @@ def test_a_task_survives_the_turnover_of_its_heads(measured, judge):
     """
     name = measured.task
     role = "ioi" if name == "ioi" else "ordered_pairs"
-    found, open_ = learned(measured, name)
-    if open_:
-        judge(open_)
+    found = learned(measured, name)
+    if found.unasked:
+        judge(found.unasked)
     happened = changed(measured, role, found if name == "ioi" else None)
     if happened.verdict.outcome is not Outcome.HOLDS:
         judge(not_applicable(f"no turnover of {ROLES[role][0]} holds: {happened.verdict.sentence}"))
@@ -219,23 +207,17 @@ def lost_effect(measured, losers):
     means = [each.mean("direct_effect", "evaluation") for each in measured.effects]
     at = {moment.label: index for index, moment in enumerate(measured.effects.moments)}
     peaks = sorted((curve.head, at[curve.judged.labels[curve.peak]]) for curve in losers)
-    layers, heads = means[0].shape
 
     def summed(chosen):
-        return float(sum(means[peak][head] for head, (_, peak) in zip(chosen, peaks, strict=True)))
+        pairs = zip(sorted(chosen), peaks, strict=True)
+        return sum(means[peak][head] for head, (_, peak) in pairs)
 
-    drawn = matched_draws(
+    return random_heads(
         [head for head, _ in peaks],
-        {layer: range(heads) for layer in range(layers)},
-        DRAWS,
+        summed,
+        means[0].shape,
         measured.generator("random heads"),
-    )
-    return matched_random(
-        summed([head for head, _ in peaks]),
-        [summed(sorted(each)) for each in drawn.sets],
         what="direct effect of random heads at the same checkpoints",
-        stratum=drawn.stratum,
-        enumerated=drawn.enumerated,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Half = Literal["selection", "evaluation"]
 HALVES: tuple[Half, Half] = ("selection", "evaluation")
 Head = tuple[int, int]
+
+
+def named(heads: Iterable[Head]) -> str:
+    """Heads as people write them: ``9.6, 9.9``; none where there is none."""
+    return ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ conjunctions, controls, gates and families. A claim states only what it adds to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ import numpy as np
 from mechtests import matched, means, statistics
 from mechtests.errors import NotApplicable, UsageError
 from mechtests.margins import TAIL, above, below, combined, equivalent, share_above
-from mechtests.measurement import Half, Measurement
+from mechtests.measurement import Half, Head, Measurement
 from mechtests.verdict import Control, Outcome, Verdict
 
 __all__ = [
@@ -30,11 +30,14 @@ __all__ = [
     "family",
     "gate",
     "matched_random",
+    "random_heads",
     "share_above",
     "value_control",
 ]
 
 CONTROL_LEVEL = 0.05
+RANDOM_SETS = 999
+"""Re-sums of values that are stored cost nothing."""
 SPOKEN = 3
 
 
@@ -164,6 +167,40 @@ def matched_random(
         p=p,
         p_min=matched.smallest_p(len(values), enumerated),
         values=tuple(values.tolist()),
+        decides=decides,
+    )
+
+
+def random_heads(
+    heads: Sequence[Head],
+    value: Callable[[Sequence[Head]], float],
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+    *,
+    what: str,
+    count: int = RANDOM_SETS,
+    decides: bool = True,
+) -> Control:
+    """The control that some heads have more of a value than as many random ones.
+
+    Args:
+        heads: The observed heads.
+        value: What a set of heads has, from values that are measured already.
+        shape: Layers, and heads of a layer, among which sets are drawn.
+        generator: The source of the draws.
+        what: The control's name.
+        count: How many sets to draw.
+        decides: Whether the control keeps the claim from holding.
+    """
+    layers, width = shape
+    every_head = {layer: range(width) for layer in range(layers)}
+    drawn = matched.matched_draws(heads, every_head, count, generator)
+    return matched_random(
+        float(value(sorted(heads))),
+        [float(value(each)) for each in drawn.sets],
+        what=what,
+        stratum=drawn.stratum,
+        enumerated=drawn.enumerated,
         decides=decides,
     )
 

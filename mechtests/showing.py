@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechtests.errors import NotApplicable
-from mechtests.measurement import Half, Head, Measurement
+from mechtests.measurement import Half, Head, Measurement, named
 from mechtests.onsets import Onset
 from mechtests.series import Curve
 
@@ -95,7 +95,7 @@ def heads_shown(
     for head in heads:
         means = [_mean(each, value, half, head) for each in series]
         found = _events(at.labels, means, level) | dict((events or {}).get(head, {}))
-        rows.append({"head": _name(head), "mean": means, **found})
+        rows.append({"head": named([head]), "mean": means, **found})
     return {
         "what": what,
         "unit": next((each.units[value] for each in series if value in each.units), ""),
@@ -105,14 +105,10 @@ def heads_shown(
         "level": level,
         "heads": rows,
         "takeovers": [
-            {"from": _name(loser), "to": _name(winner), "at": label}
+            {"from": named([loser]), "to": named([winner]), "at": label}
             for loser, winner, label in takeovers
         ],
     }
-
-
-def _name(head: Head) -> str:
-    return "{}.{}".format(*head)
 
 
 def _mean(measurement: Measurement, value: str, half: Half, head: Head) -> float | None:

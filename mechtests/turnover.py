@@ -18,7 +18,7 @@ from mechtests import matched, means
 from mechtests.checkpoints import Series
 from mechtests.margins import TAIL
 from mechtests.means import mean_of
-from mechtests.measurement import Head
+from mechtests.measurement import Head, named
 from mechtests.rules import CONTROL_LEVEL, beside
 from mechtests.series import Curve, Floats
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
@@ -58,7 +58,7 @@ class HeadCurve:
     @property
     def name(self) -> str:
         """The head as people write it: ``9.6``."""
-        return "{}.{}".format(*self.head)
+        return named([self.head])
 
     @property
     def searched(self) -> int:

@@ -14,11 +14,11 @@ from mechtests.margins import LEVEL, below
 from mechtests.measurement import Measurement
 from mechtests.metrics import behaviour
 from mechtests.metrics.metric import Need
-from mechtests.onsets import Onset, onset
+from mechtests.onsets import Onset, State, onset
 from mechtests.series import Curve
 from mechtests.showing import shown
 from mechtests.tasks.prompts import Task
-from mechtests.verdict import Outcome, Verdict
+from mechtests.verdict import Outcome, Verdict, not_applicable
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,27 @@ class Emergence:
     def fails_at_end(self) -> bool:
         """Whether it is below its gate at the last checkpoint."""
         return bool(self.onset.below[-1] <= self.onset.error)
+
+    @property
+    def does(self) -> list[bool]:
+        """Whether the model surely does the task at each checkpoint."""
+        return [bool(does) for does in self.onset.above <= self.onset.error]
+
+    @property
+    def formed(self) -> list[int]:
+        """The places of the checkpoints from the onset on at which it does."""
+        after = self.onset.positions >= self.onset.high
+        return [at for at, does in enumerate(self.does) if does and after[at]]
+
+    @property
+    def unasked(self) -> Verdict | None:
+        """Why what serves the task is not asked about; None where it is learned and kept."""
+        if self.onset.state is State.NEVER or self.fails_at_end:
+            return not_applicable(f"{self.onset.sentence}, and what serves it is not asked about")
+        if self.onset.state is not State.FOUND:
+            why = f"{self.onset.sentence}; {self.onset.what_decides}"
+            return Verdict(Outcome.INCONCLUSIVE, why)
+        return None
 
     @property
     def shown(self) -> list[object]:
