@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from mechtests import claim, means
-from mechtests.circuits import measures, search, stability
+from mechtests.circuits import finding, measures, search, stability
 from mechtests.circuits.similarity import ewma
+from mechtests.measurement import HALVES
 from mechtests.metrics import behaviour, gates
-from mechtests.orders import ordered
-from mechtests.rules import beside
+from mechtests.orders import FEWEST_MODELS, ordered
+from mechtests.rules import beside, every
 from mechtests.tasks.ioi import ioi
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
@@ -69,7 +70,7 @@ def test_circuits_approach_the_final_circuit(measured, judge):
             )
         )
     scores = [measured.scores[at] for at in spaced]
-    n = search.limit_of(measures.graph_of(scores[0]))
+    n = search.limit_of(finding.graph_of(scores[0]))
     circuits = stability.Circuits.of(scores, n, measured.generator("chance"))
     parts = [late(circuits, kind) for kind in stability.KINDS]
     outcomes = {part.outcome for part in parts}
@@ -131,7 +132,7 @@ def test_the_circuits_of_larger_models_change_less(measured, judge):
             without.append(f"{model.model}: no {FEWEST + 1} checkpoints equally far apart")
             continue
         scores = [model.scores[half[at]] for at in spaced]
-        n = search.limit_of(measures.graph_of(scores[-1]))
+        n = search.limit_of(finding.graph_of(scores[-1]))
         circuits = stability.Circuits.of(scores, n, measured.generator(f"chance {model.model}"))
         found = stability.neighbours(circuits.alike("nodes", 1))
         plain = circuits.raw("nodes", 1)
@@ -184,34 +185,33 @@ def test_circuit_size_grows_with_model_size(measured, judge):
     as the largest of those: where over a tenth do, sizes are the grid's and not the circuits'.
     """
     models, without = learners(measured)
-    sizes, graphs, censored = {}, {}, 0
-    for model, places in models:
-        scores, kept = model.scores, model.sizes
-        sizes[model.model] = [
-            tuple(
-                stability.size_of(scores[at], kept[at], half)
-                for half in ("selection", "evaluation")
-            )
+    found = {
+        model.model: [
+            [finding.smallest(model.scores[at], model.sizes[at], half) for half in HALVES]
             for at in places[-LAST:]
         ]
-        graphs[model.model] = measures.graph_of(scores[-1]).edges
-        censored += sum(size.censored for pair in sizes[model.model] for size in pair)
-    by_kind = {
-        kind: ordered(
+        for model, places in models
+    }
+    sizes = {name: [[each.size for each in pair] for pair in of] for name, of in found.items()}
+    graphs = {model.model: finding.graph_of(model.scores[-1]).edges for model, _ in models}
+    parts = [
+        ordered(
             {name: stability.log_size(each, kind) for name, each in sizes.items()},
             more_than=0.25,
             what=f"log2 {kind} of the smallest faithful circuit",
         )
         for kind in ("edges", "nodes")
-    }
-    edges, nodes = by_kind.values()
-    total = 2 * sum(map(len, sizes.values()))
-    outcome = edges.outcome if edges.outcome is nodes.outcome else Outcome.INCONCLUSIVE
-    said = f"{edges.sentence}; {nodes.sentence}"
-    if censored > total / 10 and outcome is not Outcome.NOT_APPLICABLE:
-        outcome = Outcome.INCONCLUSIVE
-        said = f"{censored} of {total} circuits never keep 80% up to 5% of the edges; {said}"
-    verdict = Verdict(outcome, said, p=edges.p, p_refuted=edges.p_refuted, parts=(edges, nodes))
+    ]
+    if len(sizes) < FEWEST_MODELS:
+        judge(named(parts[0], without))
+    verdict = every(*parts, what="circuit size")
+    every_circuit = [each for of in found.values() for pair in of for each in pair]
+    censored = sum(each.censored for each in every_circuit)
+    if censored > len(every_circuit) / 10:
+        why = f"{censored} of {len(every_circuit)} circuits never keep 80% up to 5% of the edges"
+        verdict = replace(
+            verdict, outcome=Outcome.INCONCLUSIVE, sentence=f"{why}; {verdict.sentence}"
+        )
     judge(
         named(beside(verdict, as_the_graph(sizes, graphs)), without).showing(
             edges={

@@ -7,7 +7,7 @@ in them.
 import numpy as np
 
 from mechtests import claim
-from mechtests.circuits import measures
+from mechtests.circuits import finding, measures
 from mechtests.circuits.faithfulness import faithfulness
 from mechtests.measurement import named
 from mechtests.metrics import effects, gates, roles
@@ -75,10 +75,10 @@ def test_a_small_circuit_recovers_eighty_percent_of_the_behaviour(measured, judg
     evaluation half decides. All other edges carry the corrupted prompts' activations.
     """
     found, scores = measured.small, measured.scores
-    graph = measures.graph_of(scores)
-    sizes = measures.grid_of(graph, ratio=measures.COARSE)
-    place = measures.best_size(found, found["circuit"], "selection")
-    circuit = measures.chosen_circuit(scores, found)
+    graph = finding.graph_of(scores)
+    sizes = finding.grid_of(graph, ratio=finding.COARSE)
+    place = finding.best_size(found, found["circuit"], "selection")
+    circuit = finding.chosen_circuit(scores, found)
     if not circuit.size:
         judge(not_applicable("no circuit of the selection half joins the input with the logits"))
 
@@ -119,7 +119,7 @@ def shuffled_controls(found):
     """The same search on shuffled scores surely does not keep 80%."""
     controls = []
     for shuffle in range(found["shuffled"].shape[1]):
-        place = measures.best_size(found, found["shuffled"][:, shuffle], "selection")
+        place = finding.best_size(found, found["shuffled"][:, shuffle], "selection")
         kept = found.sample("shuffled", "evaluation", shuffle, place)
         _, beyond = kept_beyond(found, kept, "evaluation")
         what = "circuit of shuffled scores - 0.8 of the full model, both above the corrupted"
@@ -165,7 +165,7 @@ def test_the_heads_with_each_role_are_in_the_circuit_of_the_task(measured, judge
     small one with the best faithfulness there. Their summed direct effect on the evaluation half is
     above 0. A circuit with over half of all heads tells nothing: inconclusive.
     """
-    circuit = measures.chosen_circuit(measured.scores, measured.small)
+    circuit = finding.chosen_circuit(measured.scores, measured.small)
     layers, heads = circuit.graph.layers, circuit.graph.heads
     role = roles.copying_heads(measured.copying, "selection")
     if not role:

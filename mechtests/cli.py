@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mechtests import shipped
-from mechtests.errors import MechtestsError
+from mechtests.errors import MechtestsError, UsageError
 
 app = typer.Typer(
     help="Judge the claims of interpretability papers on a model.",
@@ -94,8 +94,14 @@ def circuit(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
 ) -> None:
     """Find the circuit of a task by EAP-IG, and keep it as a file and a picture."""
     from mechtests import extracting
+    from mechtests.circuits import drawing
 
     try:
+        for path in filter(None, (out, draw)):
+            if not path.parent.is_dir():
+                raise UsageError(f"{path}: there is no folder {path.parent} to write it into")
+        if draw is not None:
+            drawing.check(draw)
         found = extracting.extract(
             model,
             task,
@@ -109,8 +115,6 @@ def circuit(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
         typer.echo(found.sentence)
         typer.echo(f"{out}: nodes and edges with their scores")
         if draw is not None:
-            from mechtests.circuits import drawing
-
             drawing.draw(found.circuit, draw, title=found.sentence)
             typer.echo(f"{draw}: its picture")
     except (MechtestsError, OSError) as error:

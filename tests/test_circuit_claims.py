@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mechtests.case import Case
-from mechtests.circuits import measures
+from mechtests.circuits import finding, measures
 from mechtests.circuits.graph import Graph
 from mechtests.measurement import Measurement
 from mechtests.models.cell import Cell
@@ -19,7 +19,7 @@ from tests.shipped_claims import CLAIMS, verdict_of
 
 GRAPH = Graph(4, 8, parallel=True)
 PROMPTS = 80
-GRID = measures.grid_of(GRAPH, ratio=measures.COARSE)
+GRID = finding.grid_of(GRAPH, ratio=finding.COARSE)
 HOLDS, REFUTED, INCONCLUSIVE = Outcome.HOLDS, Outcome.REFUTED, Outcome.INCONCLUSIVE
 
 
@@ -183,7 +183,7 @@ def test_heads_outside_the_circuit_or_that_hinder_do_not_hold(
 
 
 def test_a_circuit_over_half_of_the_heads_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures.search, "limit_of", lambda graph, share=0.05: graph.edges)
+    monkeypatch.setattr(finding.search, "limit_of", lambda graph, share=0.05: graph.edges)
     verdict = judged("components-in-circuit", inside=EVERY)
     assert verdict.outcome is INCONCLUSIVE
     assert "over half" in verdict.sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mechtests import cli
+from mechtests import cli, engine
 from mechtests.circuits import drawing
 from mechtests.circuits.circuit import Circuit, empty
 from mechtests.circuits.graph import Graph
@@ -53,9 +54,26 @@ def test_without_a_number_the_smallest_circuit_that_keeps_enough_is_taken(folder
 
 
 def test_where_no_circuit_keeps_enough_it_is_said(folder: Path) -> None:
-    done = run("sprout-1m", "--task", "sva", "--faithfulness", "5", "--out", "c.json")
+    done = run("sprout-1m", "--faithfulness", "0.99", "--out", "c.json")
     assert done.exit_code == 0, done.output
-    assert "the largest that was tried: none keeps 500%" in done.output
+    assert "the largest tried: none keeps 99%" in done.output
+
+
+def test_an_interval_over_prompts_stands_beside_the_size(folder: Path) -> None:
+    done = run("sprout-1m", "--task", "sva", "--out", "c.json")
+    found = re.search(
+        r": (\d+) of .* \((\d+) to (\d+|more) edges with other prompts\)", done.output
+    )
+    assert found, done.output
+    size, low, high = found.groups()
+    assert int(low) <= int(size)
+    assert high == "more" or int(size) <= int(high)
+
+
+def test_a_model_that_does_not_do_the_task_has_no_circuit() -> None:
+    done = run("sprout-1m-control", "--task", "sva")
+    assert done.exit_code == 4
+    assert "the model does not do this" in done.output
 
 
 @pytest.mark.parametrize(
@@ -65,9 +83,17 @@ def test_where_no_circuit_keeps_enough_it_is_said(folder: Path) -> None:
         (("sprout-1m", "--task", "repeated_tokens"), "has no answers and corrupted prompts"),
         (("sprout-1m", "--checkpoint", "all"), "a circuit is of one checkpoint"),
         (("sprout-1m", "--checkpoint", "step7"), "step7"),
+        (("sprout-1m", "--edges", "0"), "--edges is a number of edges from 1 on, got 0"),
+        (("sprout-1m", "--faithfulness", "80"), "a share above 0 and at most 1, got 80"),
+        (("sprout-1m", "--profile", "quik"), "quick, standard, full, got 'quik'"),
+        (("sprout-1m", "--draw", "c.docx"), "drawn as .svg, .png, .pdf"),
+        (("sprout-1m", "--out", "there/c.json"), "there is no folder there"),
     ],
 )
-def test_bad_arguments_are_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+def test_bad_arguments_are_refused_in_a_sentence_before_a_model_is_loaded(
+    arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "run", None)
     done = run(*arguments)
     assert done.exit_code == 4
     assert sentence in done.output

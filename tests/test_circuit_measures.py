@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechtests.circuits import measures
+from mechtests.circuits import finding, measures
 from mechtests.circuits.attribution import attribute
 from mechtests.circuits.evaluation import Evaluation
 from mechtests.circuits.others import corrupted
@@ -83,8 +83,8 @@ def evaluated(prompts: Prompts, circuit: Any) -> np.ndarray:
 def test_each_prompt_is_judged_with_the_circuit_that_the_other_half_found(
     number: int, finder: Any
 ) -> None:
-    grid = measures.grid_of(measures.graph_of(SCORES), ratio=1.15, share=SHARE)
-    order = measures.ordering(SCORES, finder, share=SHARE)
+    grid = finding.grid_of(finding.graph_of(SCORES), ratio=1.15, share=SHARE)
+    order = finding.ordering(SCORES, finder, share=SHARE)
     mine = PROMPTS.select(rows(number))
     for place in (len(grid) // 2, len(grid) - 1):
         expected = evaluated(mine, order.circuit(int(grid[place])))
@@ -100,13 +100,13 @@ def test_clean_and_corrupted_are_the_whole_and_the_empty_circuit() -> None:
 
 
 def test_the_small_circuit_is_of_the_size_that_was_best_on_the_selection_half() -> None:
-    grid = measures.grid_of(measures.graph_of(SCORES), ratio=measures.COARSE)
-    place = measures.best_size(SMALL, SMALL["circuit"], "selection")
+    grid = finding.grid_of(finding.graph_of(SCORES), ratio=finding.COARSE)
+    place = finding.best_size(SMALL, SMALL["circuit"], "selection")
     of = SMALL.of("selection")
     means = SMALL["circuit"][of].mean(0)
     assert means[place] == means.max()
-    chosen = measures.chosen_circuit(SCORES, SMALL)
-    assert chosen.size == measures.ordering(SCORES, "selection").circuit(int(grid[place])).size
+    chosen = finding.chosen_circuit(SCORES, SMALL)
+    assert chosen.size == finding.ordering(SCORES, "selection").circuit(int(grid[place])).size
 
 
 def test_random_circuits_are_judged_on_the_evaluation_half_alone() -> None:
@@ -147,7 +147,7 @@ def test_a_probability_difference_can_be_attributed_too() -> None:
 
 
 def test_the_graph_is_that_of_the_network_and_what_is_no_edge_has_no_score() -> None:
-    graph = measures.graph_of(SCORES)
+    graph = finding.graph_of(SCORES)
     assert (graph.layers, graph.heads) == (NET.shape.layers, NET.shape.heads)
     assert SCORES["selection"].shape == graph.allowed.shape
     assert not SCORES["selection"][~graph.allowed].any()

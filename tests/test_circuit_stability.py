@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mechtests import means
-from mechtests.circuits import measures, stability
+from mechtests.circuits import finding, stability
 from mechtests.circuits.graph import Graph
+from mechtests.circuits.search import Point
 from mechtests.measurement import Measurement
 from mechtests.verdict import Outcome
 from tests.curves import allowed
@@ -133,7 +134,7 @@ def test_the_error_of_neighbours_is_a_jackknife_and_undefined_pairs_are_left_out
 
 def test_a_size_is_the_first_on_the_grid_that_keeps_80_percent_on_the_other_half() -> None:
     scored = scores(*[drawn(np.random.default_rng(0))] * 2)
-    grid = measures.grid_of(GRAPH, ratio=1.15)
+    grid = finding.grid_of(GRAPH, ratio=1.15)
     half = np.arange(20) % 2
     kept = np.zeros((20, len(grid)))
     kept[half == 1, 5:] = 0.81
@@ -147,16 +148,16 @@ def test_a_size_is_the_first_on_the_grid_that_keeps_80_percent_on_the_other_half
         np.zeros(20, dtype=np.int64),
         half,
     )
-    size = stability.size_of(scored, found, "selection")
+    size = finding.smallest(scored, found, "selection")
     assert not size.censored
-    assert size.edges == measures.ordering(scored, "selection").circuit(int(grid[5])).size
-    never = stability.size_of(scored, found, "evaluation")
+    assert size.size.edges == finding.ordering(scored, "selection").circuit(int(grid[5])).size
+    never = finding.smallest(scored, found, "evaluation")
     assert never.censored
-    assert never.edges == measures.ordering(scored, "evaluation").circuit(int(grid[-1])).size
+    assert never.size.edges == finding.ordering(scored, "evaluation").circuit(int(grid[-1])).size
 
 
 def test_a_log_size_is_a_mean_over_checkpoints_of_both_halves() -> None:
-    sizes = [(stability.Size(e, 1, False), stability.Size(4 * e, 1, False)) for e in (8, 16, 32)]
+    sizes = [[Point(e, e, 1, np.zeros(0)) for e in pair] for pair in ((8, 32), (16, 64), (32, 128))]
     found = stability.log_size(sizes, "edges")
     assert found.mean == pytest.approx(5.0)
     assert found.error == pytest.approx(1 / np.sqrt(3))

@@ -13,6 +13,7 @@ from mechtests.errors import UsageError
 
 COLOURS = {"q": "#4477aa", "k": "#aa3377", "v": "#228833", "mlp": "#bb8800", "logits": "#555555"}
 """Of edges, by what they are read by (Paul Tol's bright colours, told apart by all eyes)."""
+ENDINGS = (".svg", ".png", ".pdf")
 WIDEST = 4.0
 BESIDE = {"q": -0.12, "v": 0.12}
 """How far from the middle of a node its edges end, so that q, k and v from one node are seen."""
@@ -30,16 +31,12 @@ def draw(circuit: Circuit, path: Path, *, title: str = "") -> None:
         title: What stands above it.
 
     Raises:
-        UsageError: matplotlib is not installed, or the ending is none that it writes.
+        UsageError: It cannot be drawn into that file (see ``check``).
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
-    except ImportError as error:
-        raise UsageError(
-            "drawing a circuit needs matplotlib: pip install 'mechtests[draw]', or leave the "
-            "drawing out"
-        ) from error
+    check(path)
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     graph = circuit.graph
     at = positions(circuit)
     figure = Figure(
@@ -65,10 +62,24 @@ def draw(circuit: Circuit, path: Path, *, title: str = "") -> None:
     if handles:
         below = {"loc": "lower center", "ncols": len(handles), "frameon": False, "fontsize": 8}
         figure.legend(handles=handles, **below)
+    figure.savefig(path)
+
+
+def check(path: Path) -> None:
+    """Refuse what cannot be drawn into, before anything is measured.
+
+    Raises:
+        UsageError: matplotlib is not installed, or the ending is none of ``ENDINGS``.
+    """
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"{path}: a circuit is drawn as {', '.join(ENDINGS)}")
     try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise UsageError(f"{path}: a circuit is drawn as .svg, .png or .pdf: {error}") from error
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "drawing a circuit needs matplotlib: pip install 'mechtests[draw]', or leave the "
+            "drawing out"
+        ) from error
 
 
 def positions(circuit: Circuit) -> dict[int, tuple[float, float]]:

@@ -54,5 +54,5 @@ def check_gap(clean: Floats, corrupted: Floats | None) -> None:
     if not float(clean.mean()) > floor:
         raise MeasurementError(
             f"the share of a metric that a circuit keeps needs a clean mean above {floor:.4g}, "
-            f"got {float(clean.mean()):.4g}; put the gate of the behaviour before it"
+            f"got {float(clean.mean()):.4g}; the model does not do this, so no circuit of it can"
         )

@@ -6,16 +6,17 @@ Circuits are found with the scores of one half of the prompts and judged on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechtests.circuits import controls, search, selection
-from mechtests.circuits.circuit import Circuit, Floats
-from mechtests.circuits.faithfulness import faithfulness
+from mechtests.circuits.circuit import Circuit
+from mechtests.circuits.finding import COARSE, chosen_circuit, graph_of, grid_of, ordering
 from mechtests.circuits.graph import Graph, Ints
-from mechtests.measurement import HALVES, Half, Measurement
+from mechtests.measurement import HALVES
 from mechtests.metrics import behaviour
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Need, Value
 from mechtests.tasks.prompts import Prompts, Task
@@ -23,11 +24,7 @@ from mechtests.tasks.prompts import Prompts, Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mechtests.circuits.evaluation import Evaluation
-
 LOGITS, PROBABILITY = "logit_difference", "probability_difference"
-COARSE = 2.0
-"""The ratio of the grid in which the best size is looked for."""
 SHUFFLES = 3
 MOST_DRAWS = 99
 WORKING_BYTES = 256_000_000
@@ -61,62 +58,6 @@ def random_on(task: Task) -> Need:
     """The declaration of what random circuits of the best small size keep."""
     inputs = {"scores": scores_on(task), "small": small_on(task)}
     return random(task, inputs=inputs, metric=measured_by(task))
-
-
-# ---------------------------------------------------------------- what was measured, read again
-
-
-def graph_of(measurement: Measurement) -> Graph:
-    """The graph that edge scores are of."""
-    layers, heads, parallel, groups = (int(each) for each in measurement["graph"])
-    return Graph(layers, heads, bool(parallel), groups)
-
-
-def ordering(scores: Measurement, half: Half, *, share: float = search.SHARE) -> selection.Ordering:
-    """The edges in the order in which one half of the prompts takes them into circuits.
-
-    Args:
-        scores: From ``edge_scores``.
-        half: The half whose scores choose.
-        share: How much of the graph to put in order.
-    """
-    graph = graph_of(scores)
-    return selection.greedy(graph, scores[half], limit=search.limit_of(graph, share))
-
-
-def grid_of(graph: Graph, *, ratio: float, share: float = search.SHARE) -> Ints:
-    """The sizes at which circuits are evaluated, in edges of the ordering."""
-    return search.grid(search.limit_of(graph, share), ratio=ratio)
-
-
-def best_size(measurement: Measurement, values: Floats, half: Half) -> int:
-    """The place of the size with the best faithfulness on a half; of equal ones the smallest.
-
-    Args:
-        measurement: From ``small``.
-        values: Of circuits of every size, ``[prompt, size]``.
-        half: The half that chooses.
-    """
-    of = measurement.of(half)
-    clean, corrupted = measurement["clean"][of], measurement["corrupted"][of]
-    shares = faithfulness(values[of].T, clean, corrupted)
-    return int(np.argmax(np.nan_to_num(shares, nan=-np.inf)))
-
-
-def chosen_circuit(scores: Measurement, measurement: Measurement) -> Circuit:
-    """The small circuit with the best faithfulness on the half that found it.
-
-    Args:
-        scores: From ``edge_scores``.
-        measurement: From ``small``.
-    """
-    graph = graph_of(scores)
-    sizes = grid_of(graph, ratio=COARSE)
-    place = best_size(measurement, measurement["circuit"], "selection")
-    return ordering(scores, "selection").circuit(int(sizes[place]))
-
-
-# ---------------------------------------------------------------- in the network
 
 
 def _kept(batch: Batch, resid: Tensor, prompts: Prompts) -> Tensor:
@@ -177,13 +118,13 @@ def _in_parts(batch: Batch) -> list[np.ndarray]:
 
 
 def _evaluated(
-    batch: Batch, circuits: Mapping[int, Sequence[Circuit]]
+    batch: Batch, circuits: Mapping[tuple[int, ...], Sequence[Circuit]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What circuits keep on the prompts of each half: clean, corrupted, ``[prompt, circuit]``.
+    """What circuits keep on some prompts: clean, corrupted, and ``[prompt, circuit]``.
 
     Args:
         batch: The prompts.
-        circuits: By the number of the half, as many for each.
+        circuits: By the numbers of the halves whose prompts they run on, as many for each.
     """
     import torch
 
@@ -195,8 +136,8 @@ def _evaluated(
     kept = np.zeros((len(prompts), most))
     ends = np.zeros((2, len(prompts)))
     for part in _in_parts(batch):
-        for half, several in circuits.items():
-            rows = part[prompts.half[part] == half]
+        for halves, several in circuits.items():
+            rows = part[np.isin(prompts.half[part], halves)]
             if not len(rows):
                 continue
             chosen = prompts.select(rows)
@@ -209,23 +150,10 @@ def _evaluated(
             def metric(resid: Tensor, chosen: Prompts = chosen) -> Tensor:
                 return _kept(batch, resid, chosen)
 
-            kept[rows] = _distinct(evaluation, several, metric).T
+            kept[rows] = search.evaluated(several, partial(evaluation.values, metric=metric)).T
             for place, end in enumerate((evaluation.clean(), others.final)):
                 ends[place, rows] = metric(end).double().cpu().numpy()
     return ends[0], ends[1], kept
-
-
-def _distinct(
-    evaluation: Evaluation, several: Sequence[Circuit], metric: Callable[[Tensor], Tensor]
-) -> Floats:
-    """The values of circuits, those of the same edges evaluated once, ``[circuit, prompt]``."""
-    keys = [circuit.edges.tobytes() for circuit in several]
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    places = sorted(first.values())
-    values = evaluation.values([several[place] for place in places], metric)
-    row = {keys[place]: at for at, place in enumerate(places)}
-    found: Floats = values[[row[key] for key in keys]]
-    return found
 
 
 def _circuits(order: selection.Ordering, sizes: Ints) -> list[Circuit]:
@@ -235,10 +163,9 @@ def _circuits(order: selection.Ordering, sizes: Ints) -> list[Circuit]:
 def _sizes(batch: Batch) -> Mapping[str, object]:
     scores, share = batch.inputs["scores"], batch.params["share"]
     sizes = grid_of(graph_of(scores), ratio=batch.params["ratio"], share=share)
-    other = {0: "evaluation", 1: "selection"}
-    found = {
-        half: _circuits(ordering(scores, name, share=share), sizes)  # type: ignore[arg-type]
-        for half, name in other.items()
+    found: dict[tuple[int, ...], list[Circuit]] = {
+        (1 - number,): _circuits(ordering(scores, half, share=share), sizes)
+        for number, half in enumerate(HALVES)
     }
     clean, corrupted, kept = _evaluated(batch, found)
     return {"clean": clean, "corrupted": corrupted, "kept": kept}
@@ -255,7 +182,7 @@ def _small(batch: Batch) -> Mapping[str, object]:
         drawn = controls.shuffled(graph, scores["selection"], generator)
         orders.append(selection.greedy(graph, drawn, limit=limit))
     circuits = [circuit for order in orders for circuit in _circuits(order, sizes)]
-    clean, corrupted, kept = _evaluated(batch, {0: circuits, 1: circuits})
+    clean, corrupted, kept = _evaluated(batch, {(0, 1): circuits})
     kept = kept.reshape(len(kept), len(orders), len(sizes))
     return {"clean": clean, "corrupted": corrupted, "circuit": kept[:, 0], "shuffled": kept[:, 1:]}
 
@@ -265,7 +192,7 @@ def _random(batch: Batch) -> Mapping[str, object]:
     generator = batch.generator("random circuits")
     draws = min(batch.draws, batch.params["most"])
     drawn = [controls.random_circuit(circuit.graph, circuit.size, generator) for _ in range(draws)]
-    _, _, kept = _evaluated(batch, {1: drawn})
+    _, _, kept = _evaluated(batch, {(1,): drawn})
     return {"kept": kept}
 
 

@@ -43,6 +43,12 @@ class Point:
     nodes: int
     values: Floats
 
+    @classmethod
+    def of(cls, ordering: Ordering, n: int, values: Floats) -> Point:
+        """The circuit of the first n edges of an order, and what it keeps."""
+        circuit = ordering.circuit(n)
+        return cls(n, circuit.size, int(circuit.nodes.sum()), values)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -67,6 +73,20 @@ class Found:
     refined: tuple[Point, ...]
     smallest: Point | None
     limit: int
+
+    @classmethod
+    def on_grid(
+        cls, points: tuple[Point, ...], clean: Floats, corrupted: Floats | None, threshold: float
+    ) -> Found:
+        """What a whole grid of sizes says, without refining."""
+        crossing = _first(_shares(points, clean, corrupted) >= threshold)
+        smallest = None if crossing is None else points[crossing]
+        return cls(threshold, clean, corrupted, points, (), smallest, points[-1].n)
+
+    @property
+    def size(self) -> Point:
+        """The smallest circuit, or where none keeps enough the largest that was tried."""
+        return self.grid[-1] if self.smallest is None else self.smallest
 
     @property
     def censored(self) -> bool:
@@ -99,18 +119,18 @@ def limit_of(graph: Graph, share: float = SHARE) -> int:
     return max(1, round(share * graph.edges))
 
 
-def scan(ordering: Ordering, evaluate: Evaluate, sizes: Sequence[int]) -> list[Point]:
-    """The circuits of some sizes; those that are pruned to the same edges are evaluated once."""
-    circuits = [ordering.circuit(int(n)) for n in sizes]
+def evaluated(circuits: Sequence[Circuit], evaluate: Evaluate) -> Floats:
+    """The values of circuits, those of the same edges evaluated once, ``[circuit, prompt]``."""
     keys = [circuit.edges.tobytes() for circuit in circuits]
-    distinct = {key: place for place, key in reversed(list(enumerate(keys)))}
-    places = sorted(distinct.values())
-    values = evaluate([circuits[place] for place in places])
-    rows = {keys[place]: row for row, place in enumerate(places)}
-    return [
-        Point(int(n), circuit.size, int(circuit.nodes.sum()), values[rows[key]])
-        for n, circuit, key in zip(sizes, circuits, keys, strict=True)
-    ]
+    distinct = dict(zip(keys, circuits, strict=True))
+    row = {key: at for at, key in enumerate(distinct)}
+    return evaluate(list(distinct.values()))[[row[key] for key in keys]]
+
+
+def scan(ordering: Ordering, evaluate: Evaluate, sizes: Sequence[int]) -> list[Point]:
+    """The circuits of some sizes."""
+    values = evaluated([ordering.circuit(int(n)) for n in sizes], evaluate)
+    return [Point.of(ordering, int(n), each) for n, each in zip(sizes, values, strict=True)]
 
 
 def smallest(

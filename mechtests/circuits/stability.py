@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mechtests.circuits import measures, search
+from mechtests.circuits import finding
 from mechtests.circuits.circuit import Circuit, Floats
-from mechtests.circuits.faithfulness import faithfulness
 from mechtests.circuits.graph import Ints
+from mechtests.circuits.search import Point
 from mechtests.circuits.similarity import (
     PAIRS,
     Similarity,
@@ -29,7 +29,7 @@ from mechtests.circuits.similarity import (
 )
 from mechtests.matched import permutation_p
 from mechtests.means import Mean
-from mechtests.measurement import HALVES, Half, Measurement
+from mechtests.measurement import HALVES, Measurement
 from mechtests.rules import CONTROL_LEVEL
 from mechtests.verdict import Control
 
@@ -85,7 +85,7 @@ class Circuits:
             generator: For what chance gives.
         """
         first, second = (
-            tuple(measures.ordering(each, half).circuit(n) for each in scores) for half in HALVES
+            tuple(finding.ordering(each, half).circuit(n) for each in scores) for half in HALVES
         )
         return cls((first, second), generator)
 
@@ -289,47 +289,13 @@ def neighbours(similarities: Floats) -> Mean | None:
 # ---------------------------------------------------------------- sizes
 
 
-@dataclass(frozen=True)
-class Size:
-    """The size of the smallest faithful circuit of one half.
-
-    Attributes:
-        edges: Of the circuit; of the largest one that was evaluated where none is faithful.
-        nodes: Of the same.
-        censored: Whether none is faithful.
-    """
-
-    edges: int
-    nodes: int
-    censored: bool
-
-
-def size_of(scores: Measurement, sizes: Measurement, half: Half, *, threshold: float = 0.8) -> Size:
-    """The smallest circuit of a half with a faithfulness on the other half (claims.md, Circuits).
-
-    Args:
-        scores: From ``circuits.edge_scores``.
-        sizes: From ``circuits.sizes``.
-        half: The half whose scores order the edges.
-        threshold: The faithfulness.
-    """
-    other = HALVES[1 - HALVES.index(half)]
-    of = sizes.of(other)
-    shares = faithfulness(sizes["kept"][of].T, sizes["clean"][of], sizes["corrupted"][of])
-    above = np.flatnonzero(np.nan_to_num(shares, nan=-np.inf) >= threshold)
-    grid = measures.grid_of(measures.graph_of(scores), ratio=search.RATIO)
-    n = int(grid[above[0]] if len(above) else grid[-1])
-    circuit = measures.ordering(scores, half).circuit(n)
-    return Size(circuit.size, int(circuit.nodes.sum()), not len(above))
-
-
-def log_size(found: Sequence[tuple[Size, Size]], of: str) -> Mean:
+def log_size(found: Sequence[Sequence[Point]], of: str) -> Mean:
     """The mean log2 size over some checkpoints, its error from their spread.
 
     Of one checkpoint alone, the error is that of its two halves.
 
     Args:
-        found: The sizes of both halves at each checkpoint.
+        found: The circuits of both halves at each checkpoint.
         of: ``"edges"`` or ``"nodes"``.
     """
     logs = np.log2([[max(1, getattr(size, of)) for size in halves] for halves in found])
