@@ -9,14 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mechtests.ahead import Ahead
-from mechtests.case import Case, located, trained
+from mechtests.case import trained
 from mechtests.errors import MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
-from mechtests.metrics.metric import Need, digest
-from mechtests.models.cell import Cell
-from mechtests.plan import CellPlan, Plan, Step
+from mechtests.metrics.metric import digest
+from mechtests.plan import CellPlan, Plan, Step, in_stages
 from mechtests.reporting import records
-from mechtests.results import Results, gate_known, gate_shut
+from mechtests.results import Results, needs_wanted
 from mechtests.seeds import generator, seed_of
 from mechtests.settings import Settings
 from mechtests.store import Store
@@ -111,11 +110,11 @@ class _Session:
         missing = self.cell_plan.missing
         stages = [
             [step for step in missing if step.need in gates],
-            *_levels([step for step in missing if step.need not in gates]),
+            *in_stages([step for step in missing if step.need not in gates]),
         ]
         try:
             for index, stage in enumerate(stages):
-                wanted = _wanted(self.plan.cases, self.cell, self.results)
+                wanted = needs_wanted(self.plan.cases, self.cell, self.results)
                 steps = [step for step in stage if step.need in wanted]
                 later = [step for level in stages[index + 1 :] for step in level]
                 if steps:
@@ -154,7 +153,7 @@ class _Session:
             if later.borrowed:  # it is here, from a run that was interrupted: that is enough
                 return
             if self.ahead.waits(later.cell):
-                sure = _wanted(self.plan.cases, later.cell, self.results, sure=True)
+                sure = needs_wanted(self.plan.cases, later.cell, self.results, sure=True)
                 if any(step.need in sure for step in later.missing):
                     self.ahead.begin(later.cell)
                     return
@@ -323,43 +322,6 @@ class _Session:
                     f"{str(stored.facts.get(fact))[:12]}, but the {fact} loaded now have "
                     f"{loaded[:12]}; measure all of it again with --mech-refresh"
                 )
-
-
-def _levels(steps: Sequence[Step]) -> list[list[Step]]:
-    """The steps in stages: each starts only from what earlier stages or the store have."""
-    waiting = {step.need: step for step in steps}
-    stages = []
-    while waiting:
-        ready = [
-            step
-            for need, step in waiting.items()
-            if not any(given in waiting for _, given in need.inputs)
-        ]
-        stages.append(ready)
-        for step in ready:
-            del waiting[step.need]
-    return stages
-
-
-def _wanted(
-    cases: Sequence[Case], cell: Cell, results: Results, *, sure: bool = False
-) -> set[Need]:
-    """What is measured in a cell for the cases whose gate is not known to be shut.
-
-    Of those whose gate is not known yet, the gate alone is ``sure``.
-    """
-    wanted: set[Need] = set()
-    reading = [(case, judged) for case in cases for judged in case.read_in(cell)]
-    for case, judged in reading:
-        if judged.id in results.cell_errors and cell != judged:
-            continue
-        final = case.final(judged)
-        shut = gate_shut(case, final, results) or (sure and not gate_known(case, final, results))
-        for need in case.needs_in(judged, shut=shut):
-            what, where = located(need, judged)
-            if where == cell:
-                wanted.add(what)
-    return wanted
 
 
 def prompts_of(task: Task, tokenizer: Any, settings: Settings) -> Prompts:

@@ -311,3 +311,19 @@ def _on_disk(cell: Cell, wanted: bool, offline: bool) -> tuple[int, bool]:
     except MechtestsError:
         return 0, False
     return download, borrowed and cell.variant == "trained"
+
+
+def in_stages(steps: Sequence[Step]) -> list[list[Step]]:
+    """The steps in stages: each starts only from what earlier stages or the store have."""
+    waiting = {step.need: step for step in steps}
+    stages = []
+    while waiting:
+        ready = [
+            step
+            for need, step in waiting.items()
+            if not any(given in waiting for _, given in need.inputs)
+        ]
+        stages.append(ready)
+        for step in ready:
+            del waiting[step.need]
+    return stages

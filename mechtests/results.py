@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,3 +98,24 @@ def gate_shut(case: Case, cell: Cell, results: Results) -> bool:
     except MechtestsError:
         return True
     return rules.gate(found, gate.levels).state != rules.GateState.PASSED
+
+
+def needs_wanted(
+    cases: Sequence[Case], cell: Cell, results: Results, *, sure: bool = False
+) -> set[Need]:
+    """What is measured in a cell for the cases whose gate is not known to be shut.
+
+    Of those whose gate is not known yet, the gate alone is ``sure``.
+    """
+    found: set[Need] = set()
+    reading = [(case, judged) for case in cases for judged in case.read_in(cell)]
+    for case, judged in reading:
+        if judged.id in results.cell_errors and cell != judged:
+            continue
+        final = case.final(judged)
+        shut = gate_shut(case, final, results) or (sure and not gate_known(case, final, results))
+        for need in case.needs_in(judged, shut=shut):
+            what, where = located(need, judged)
+            if where == cell:
+                found.add(what)
+    return found

@@ -103,6 +103,7 @@ class PermutedResults:
         seed: Of the order, and of the claims' own draws.
         together: Whether all needs are in the same order.
         last: So many of the first checkpoints, the least trained, come last in any order.
+        shuffle: Whether there is another order at all.
 
     Attributes:
         settings: With a seed of its own for each order.
@@ -116,12 +117,15 @@ class PermutedResults:
         *,
         together: bool,
         last: int = 0,
+        shuffle: bool = True,
     ) -> None:
         self.settings = Settings(seed=seed)
         self._found, self._steps = found, list(steps)
         generator = np.random.default_rng(seed)
 
         def order() -> list[int]:
+            if not shuffle:
+                return list(range(len(steps)))
             first = generator.permutation(np.arange(last, len(steps))).tolist()
             return [*first, *generator.permutation(last).tolist()]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from mechtests.errors import LoadError, UsageError
+from mechtests.models import hub_cache
 from mechtests.models.hub_errors import UnreachableError, sentences
 
 MARK = "hf:"
@@ -30,8 +30,7 @@ def text_file(given: str, *, offline: bool) -> Path:
     repo = given.removeprefix(MARK)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UsageError(f"{given}: a dataset of the hub is written {MARK}owner/name")
-    words = (os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    if offline or any((word or "").upper() in ("1", "ON", "YES", "TRUE") for word in words):
+    if hub_cache.is_offline(offline):
         return _cached(given, repo)
     where = f"datasets/{repo}"
     try:
@@ -51,9 +50,8 @@ def _cached(given: str, repo: str) -> Path:
     """The file of the cached ``main``, without asking the hub."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
-    ref = folder / "refs" / "main"
-    snapshot = folder / "snapshots" / (ref.read_text().strip() if ref.is_file() else "none")
+    folder = hub_cache.folder_of(Path(constants.HF_HUB_CACHE), repo, "datasets")
+    snapshot = folder / "snapshots" / hub_cache.refs(folder).get("main", "none")
     names = [
         path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,12 +162,7 @@ class HubSource:
         return self._snapshot(commit)
 
     def _offline(self, offline: bool) -> bool:
-        words = (os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-        return (
-            offline
-            or self.cached_only
-            or any((word or "").upper() in ("1", "ON", "YES", "TRUE") for word in words)
-        )
+        return self.cached_only or hub_cache.is_offline(offline)
 
     def _refuse_offline(self, checkpoint: Checkpoint | None, offline: bool) -> None:
         if self._offline(offline):

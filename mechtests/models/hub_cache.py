@@ -8,6 +8,7 @@ was killed had borrowed is freed by the run that takes it up.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,9 +19,15 @@ from mechtests.models import loading
 TRIES, PAUSE = 10, 0.1  # the library's scan stumbles over a reference that is being written
 
 
-def folder_of(cache: Path, repo: str) -> Path:
-    """The folder a cache keeps a repository in."""
-    return cache / f"models--{repo.replace('/', '--')}"
+def is_offline(offline: bool) -> bool:
+    """Whether the hub may not be asked: by the run, or by the variables its libraries read."""
+    words = (os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return offline or any((word or "").upper() in ("1", "ON", "YES", "TRUE") for word in words)
+
+
+def folder_of(cache: Path, repo: str, kind: str = "models") -> Path:
+    """The folder a cache keeps a repository in: of ``"models"`` or ``"datasets"``."""
+    return cache / f"{kind}--{repo.replace('/', '--')}"
 
 
 def refs(folder: Path) -> dict[str, str]:
