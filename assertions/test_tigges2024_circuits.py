@@ -4,10 +4,9 @@ arXiv 2407.10827, sections 2 and 4: small circuits are faithful, and the heads o
 in them.
 """
 
-import numpy as np
-
 from mechtests import claim
 from mechtests.circuits import finding, measures
+from mechtests.circuits.circuit import names_of
 from mechtests.circuits.faithfulness import faithfulness
 from mechtests.measurement import named
 from mechtests.metrics import effects, gates, roles
@@ -110,7 +109,7 @@ def test_a_small_circuit_recovers_eighty_percent_of_the_behaviour(measured, judg
                 int(n): share_of(found, found["circuit"][:, at], "evaluation")
                 for at, n in enumerate(sizes)
             },
-            circuit=[circuit.graph.edge_name(*pair) for pair in strongest(circuit)],
+            strongest_edges=list(names_of(circuit))[:20],
         )
     )
 
@@ -125,13 +124,6 @@ def shuffled_controls(found):
         what = "circuit of shuffled scores - 0.8 of the full model, both above the corrupted"
         controls.append(value_control(f"shuffle {shuffle + 1}", below(beyond, 0.0, what=what)))
     return controls
-
-
-def strongest(circuit, most=20):
-    """Writer and reader of a circuit's strongest edges."""
-    writers, readers = circuit.pairs
-    order = np.argsort(-np.abs(circuit.scores[writers, readers]), kind="stable")[:most]
-    return [(int(writers[at]), int(readers[at])) for at in order]
 
 
 def in_circuit(circuit, heads):

@@ -229,11 +229,6 @@ class _places:  # noqa: N801  (a function with a table)
             ) from error
 
 
-def same(first: Circuit, second: Circuit) -> bool:
-    """Whether two circuits of one graph have the same edges."""
-    return first.graph == second.graph and bool((first.edges == second.edges).all())
-
-
 def names_of(circuit: Circuit) -> Mapping[str, float | None]:
     """The edges in the circuit by name, with their scores, the strongest first."""
     graph, scores = circuit.graph, circuit.scores
