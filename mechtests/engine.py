@@ -182,10 +182,14 @@ class _Session:
         run = steps[0].run
         kept = sites_of(step.need for step in later)
         try:
-            for played in tape.play(sites_of(each.need for each in work), kept):
-                for each in work:
+            batched = [each for each in work if not each.need.metric.whole]
+            for played in tape.play(sites_of(each.need for each in batched), kept):
+                for each in batched:
                     each.take(played)
                 self._tick(run, steps, len(played.rows) / len(tape.prompts))
+            for each in work:
+                if each.need.metric.whole and not each.parts:
+                    each.take(tape.unplayed())
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

@@ -96,6 +96,18 @@ class Tape:
         if keep != Sites():
             self._kept, self._holds = kept, keep
 
+    def unplayed(self) -> Played:
+        """All prompts as one batch without any run, for what makes its own passes."""
+        import torch
+
+        from mechtests.models.activations import Activations
+
+        device = self._network.device
+        last = torch.from_numpy(self.prompts.end).to(device)
+        nothing = Activations({}, torch.zeros(len(last), 0, device=device), last)
+        corrupted = dict.fromkeys(self.prompts.corrupted, nothing)
+        return Played(np.arange(len(self.prompts)), self.prompts, nothing, corrupted)
+
     def smaller(self) -> None:
         """Halve the batch after the memory ran out.
 

@@ -84,7 +84,7 @@ class Work:
                 values = need.metric.compute(batch)
             self.parts.append((played.rows, {name: _array(v) for name, v in values.items()}))
         except Exception as error:  # whatever a metric does wrong is its own tests' error
-            if out_of_memory(error) and len(played.rows) > 1:
+            if out_of_memory(error) and len(played.rows) > 1 and not need.metric.whole:
                 raise
             self.error = sentence(error)
 
@@ -98,7 +98,9 @@ class Work:
         values = {}
         for name, value in metric.values.items():
             pieces = [part[name] for _, part in self.parts]
-            if value.axes[0] == "prompt":
+            if metric.whole:
+                joined = pieces[0]
+            elif value.axes[0] == "prompt":
                 joined = np.empty((len(prompts), *pieces[0].shape[1:]), pieces[0].dtype)
                 for (rows, _), piece in zip(self.parts, pieces, strict=True):
                     joined[rows] = piece

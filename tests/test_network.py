@@ -29,6 +29,7 @@ HOOKS = {
     "attn_out": "hook_attn_out",
     "resid_mid": "hook_resid_mid",
     "mlp_in": "mlp.hook_in",
+    "post": "mlp.out.hook_in",
     "mlp_out": "hook_mlp_out",
     "resid_post": "hook_resid_post",
 }

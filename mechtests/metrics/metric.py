@@ -120,6 +120,9 @@ class Metric:
         needs: Names the prompts must have: ``"answers"``, ``"position:S2"``,
             ``"tokens:absent"``, ``"corrupted:no-repeat"``.
         params: Parameters and their defaults.
+        whole: Whether it is computed once, on all prompts of the task in one batch without
+            runs: then it makes its own passes, batches them itself, and its arrays may have
+            any axes.
     """
 
     name: str
@@ -133,6 +136,7 @@ class Metric:
     draws: bool = False
     needs: tuple[str, ...] = ()
     params: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    whole: bool = False
 
     def __call__(
         self,

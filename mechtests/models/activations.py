@@ -31,6 +31,7 @@ SITES = (
     "attn_out",
     "resid_mid",
     "mlp_in",
+    "post",
     "mlp_out",
     "resid_post",
 )
@@ -177,4 +178,4 @@ def _size(shape: Shape, site: str, queries: int, position: int) -> int:
         return queries * shape.heads * shape.head_width
     if site in ("k", "v", "rot_k"):
         return queries * shape.key_value_heads * shape.head_width
-    return queries * shape.width
+    return queries * (shape.mlp_width if site == "post" else shape.width)

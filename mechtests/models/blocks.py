@@ -116,12 +116,18 @@ class Block:
         written = self.output(z.flatten(-2))
         return written if self.attention_post is None else self.attention_post(written)
 
+    def neurons(self, x: Tensor) -> Tensor:
+        """The MLP's neurons, after activation and gate, from its normed input ``[..., width]``."""
+        if self.mlp_gate is None:
+            return self.activation(self.mlp_in(x))
+        return self.activation(self.mlp_gate(x)) * self.mlp_in(x)
+
     def mlp(self, x: Tensor) -> Tensor:
         """What the MLP writes, from its normed input ``[..., width]``."""
-        if self.mlp_gate is None:
-            neurons = self.activation(self.mlp_in(x))
-        else:
-            neurons = self.activation(self.mlp_gate(x)) * self.mlp_in(x)
+        return self.neurons_out(self.neurons(x))
+
+    def neurons_out(self, neurons: Tensor) -> Tensor:
+        """What the MLP writes, from its neurons ``[..., mlp_width]``."""
         written = self.mlp_out(neurons)
         return written if self.mlp_post is None else self.mlp_post(written)
 

@@ -263,7 +263,8 @@ class Network:
             mid, rest = resid, attn_out
         else:
             mid, rest = walk("resid_mid", layer, resid + attn_out), None
-        mlp_out = walk("mlp_out", layer, block.mlp(walk("mlp_in", layer, block.ln2(mid))))
+        neurons = walk("post", layer, block.neurons(walk("mlp_in", layer, block.ln2(mid))))
+        mlp_out = walk("mlp_out", layer, block.neurons_out(neurons))
         post = mid + mlp_out if rest is None else mid + rest + mlp_out
         return walk("resid_post", layer, post)
 
