@@ -6,7 +6,7 @@ arXiv 2407.10827, section 3: induction heads.
 from mechtests import claim
 from mechtests.metrics import attention
 from mechtests.rules import above, below, beside, value_control
-from mechtests.tasks.repeated_tokens import repeated_tokens
+from mechtests.tasks.repeated_tokens import few_repeated_tokens, repeated_tokens
 
 
 @claim(
@@ -17,7 +17,7 @@ from mechtests.tasks.repeated_tokens import repeated_tokens
     components=["induction"],
     needs={
         "scores": attention.head_scores(repeated_tokens),
-        "untrained": attention.head_scores(repeated_tokens, cell="untrained"),
+        "untrained": attention.head_scores(few_repeated_tokens, cell="untrained"),
     },
     controls=[
         "the strongest head of the untrained cell stays below 0.1",

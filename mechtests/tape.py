@@ -154,7 +154,7 @@ class Tape:
         """The clean run, and the corrupted ones from where they first differ from it."""
         prompts = self.prompts.select(rows)
         shared = {
-            name: _shared(prompts, name) if _at_end_only(keep) else 0
+            name: _shared(prompts, name) if _late_only(keep) else 0
             for name, keep in sites.corrupted.items()
         }
         past = CACHED if any(shared.values()) else frozenset()
@@ -179,21 +179,22 @@ class Tape:
         from mechtests.models.attention import Prefix
 
         network = self._network
-        return network.run(
+        run = network.run(
             torch.from_numpy(np.ascontiguousarray(tokens[:, shared:])).to(network.device),
             keep=sorted(keep),
             stop=layers_for(network.shape, sorted(keep)),
             last=torch.from_numpy(prompts.end - shared).to(network.device),
             prefix=Prefix(clean, shared) if clean is not None and shared else None,
         )
+        return replace(run, start=shared)
 
 
 CACHED = frozenset(("rot_k", "v"))
 
 
-def _at_end_only(keep: frozenset[str]) -> bool:
-    """Whether a run is read at END alone, so that its first positions need not be run."""
-    return all(name == "final" or name.endswith("@end") for name in keep)
+def _late_only(keep: frozenset[str]) -> bool:
+    """Whether a run is read where it differs alone, so that its first positions need not be run."""
+    return all(name == "final" or name.endswith(("@end", "@changed")) for name in keep)
 
 
 def _shared(prompts: Prompts, corruption: str) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from mechtests.measurement import Head, Measurement
 from mechtests.metrics.attention import head_scores
 from mechtests.metrics.roles import induction_heads
 from mechtests.models.network import Network
+from mechtests.tape import Sites, Tape
 from mechtests.tasks.prompts import Prompts, padded
 from mechtests.tasks.repeated_tokens import repeated_tokens
-from tests.measuring import measure
+from tests.measuring import batch_of, measure
 from tests.planted import INDUCTION_NUMBERS, induction_network
 from tests.tiny import VOCABULARY, tiny
 
@@ -128,3 +131,23 @@ def test_a_twin_without_an_induction_head_has_none() -> None:
     assert found["induction"].max() < 0.1
     assert induction_heads(found, "selection") == []
     assert found["previous"][:, 0, 2].min() > 0.9
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "llama", "gemma2"])
+def test_what_the_prompts_share_is_run_once_and_changes_nothing(name: str) -> None:
+    net, prompts = Network.from_model(tiny(name), name=name, check=False), sequences(bos=True)
+    tape = Tape(net, prompts, budget=2**26)
+    sites = Sites(frozenset(["pattern"]), {"no repeat": frozenset(["pattern@changed"])})
+    whole = scores(net, prompts)["induction_unrepeated"]
+    for played in tape.play(sites, Sites()):
+        run = played.corrupted["no repeat"]
+        assert run.start == played.prompts.positions["second"].min()
+        assert run["pattern@changed", 1].shape[2] == played.prompts.length.max() - run.start
+        batch = replace(
+            batch_of(net, head_scores, prompts, corruption="no repeat"),
+            prompts=played.prompts,
+            clean=played.clean,
+            corrupted=run,
+        )
+        found = head_scores.compute(batch)["induction_unrepeated"]
+        np.testing.assert_allclose(found, whole[played.rows], atol=1e-6)

@@ -15,7 +15,7 @@ OPERATORS = ("+", "-", "*", "/")
 """In the order of their numbers; division is that of integers."""
 
 FIRST, OPERATOR, SECOND, EQUALS = -4, -3, -2, -1
-"""The positions of a prompt ``a + b =``, counted from its end: before them stands BOS or nothing."""
+"""Positions of a prompt ``a + b =``, counted from its end; BOS, or nothing, stands before."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,23 +19,25 @@ HEADS = Value(("prompt", "layer", "head"), "attention")
 def _head_scores(batch: Batch) -> Mapping[str, Tensor]:
     prompts = batch.prompts
     period = prompts.positions["period"]
+    clean, fresh = (batch.clean, "pattern"), (batch.corrupted, "pattern@changed")
     return {
-        "induction": _attention(batch.clean, prompts, period - 1),
-        "duplicate": _attention(batch.clean, prompts, period),
-        "previous": _attention(batch.clean, prompts, 0 * period + 1),
-        "induction_unrepeated": _attention(batch.corrupted, prompts, period - 1),
+        "induction": _attention(*clean, prompts, period - 1),
+        "duplicate": _attention(*clean, prompts, period),
+        "previous": _attention(*clean, prompts, 0 * period + 1),
+        "induction_unrepeated": _attention(*fresh, prompts, period - 1),
     }
 
 
-def _attention(run: Activations, prompts: Prompts, distance: Ids) -> Tensor:
+def _attention(run: Activations, site: str, prompts: Prompts, distance: Ids) -> Tensor:
     """Mean attention of the second half to what is some positions before, by layer and head."""
     import torch
 
-    layers = run.layers("pattern")
+    layers = run.layers(site)
     scores = []
     for row, back in enumerate(distance.tolist()):
         queries = torch.arange(int(prompts.positions["second"][row]), int(prompts.length[row]))
-        looked = [run["pattern", layer][row, :, queries, queries - back] for layer in layers]
+        at = queries - run.start
+        looked = [run[site, layer][row, :, at, queries - back] for layer in layers]
         scores.append(torch.stack(looked).float().mean(-1))
     return torch.stack(scores)
 
@@ -51,7 +53,7 @@ head_scores = Metric(
         "induction_unrepeated": HEADS,
     },
     clean=("pattern",),
-    corrupted=("pattern",),
+    corrupted=("pattern@changed",),
     needs=("position:second", "position:period", "corrupted:no repeat"),
 )
 """Mean attention from the second half of a repeated sequence, by head.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mechtests.models.shape import Shape
 
 END = "@end"
+CHANGED = "@changed"
+"""Of a corrupted run: from the first position on at which any of its prompts differs from its
+clean one, so that what is before need not be run again (``Activations.start``)."""
 FINAL = "final"
 """What a metric asks for to read ``Activations.final``, beside the sites."""
 
@@ -66,8 +69,8 @@ def wanted(shape: Shape, keep: Sequence[str], start: int = 0) -> dict[tuple[str,
     for name in keep:
         if name == FINAL:
             continue
-        end = END if name.endswith(END) else ""
-        site, _, layer = name.removesuffix(END).partition(".")
+        end = next((end for end in (END, CHANGED) if name.endswith(end)), "")
+        site, _, layer = name.removesuffix(end).partition(".")
         if layer and not layer.isdecimal():
             raise UsageError(
                 f"{name!r} is not a site to keep: write 'z', 'z.3', 'z@end' or 'z.3@end'"
@@ -89,11 +92,13 @@ class Activations:
         final: The residual stream after the last block at each prompt's END, shape
             ``[prompt, width]``; of width 0 where the run stopped before.
         last: END of each prompt, shape ``[prompt]``.
+        start: The position of the prompts that what is kept begins with.
     """
 
     kept: Mapping[tuple[str, int], Tensor]
     final: Tensor
     last: torch.LongTensor | Tensor
+    start: int = 0
 
     def __getitem__(self, at: tuple[str, int]) -> Tensor:
         """The activations of a site at a layer: ``activations["z", 3]``.

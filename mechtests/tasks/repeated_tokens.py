@@ -8,6 +8,8 @@ model's own tokenizer puts it, since heads without a target rest on it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mechtests.errors import NotApplicable
@@ -74,3 +76,8 @@ repeated_tokens = Task(
     longest=2 * LONGEST + 1,
     corruption="no repeat",
 )
+
+few_repeated_tokens = replace(
+    repeated_tokens, sizes=dict.fromkeys(repeated_tokens.sizes, SHORT_ONES)
+)
+"""The first of the same sequences: enough to see that a head does not attend at all."""
