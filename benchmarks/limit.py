@@ -1,6 +1,6 @@
 """What each measurement costs against the limit: its counted FLOPs at this machine's GEMM rate.
 
-    python benchmarks/limit.py [--model NAME] [--profile quick|standard] [--text FILE]
+    python benchmarks/limit.py [--model NAME] [--profile P] [--text FILE] [--without A,B]
 
 Every measurement of the shipped claims in one cell is made twice on a loaded model: once timed,
 once with torch's FLOP counter. The limit is the counted operations over the rate of a plain fp32
@@ -49,8 +49,11 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
     start = time.perf_counter()
     act()
     seconds = time.perf_counter() - start
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # operations are counted in one thread alone
     with FlopCounterMode(display=False) as counter:
         act()
+    torch.set_num_threads(threads)
     return seconds, float(counter.get_total_flops())
 
 
@@ -63,10 +66,11 @@ def take(work: Work, played: Sequence[Played]) -> None:
         raise SystemExit(work.error)
 
 
-def needs_by_task(settings: Settings) -> dict[tuple[str, int], list[Need]]:
+def needs_by_task(settings: Settings, without: Sequence[str]) -> dict[tuple[str, int], list[Need]]:
     """Every measurement the shipped claims make in a cell, over training and scale too.
 
-    Inputs first, by task and number of prompts.
+    Inputs first, by task and number of prompts; ``without`` leaves out metrics by the first
+    part of their name, which nothing that stays may start from.
     """
     found: dict[Need, None] = {}
     for claim in shipped.claims():
@@ -75,7 +79,7 @@ def needs_by_task(settings: Settings) -> dict[tuple[str, int], list[Need]]:
             found.update(dict.fromkeys(need.everything()))
     tasks: dict[tuple[str, int], list[Need]] = {}
     for need in found:
-        if need.cell == "here":
+        if need.cell == "here" and need.metric.name.partition(".")[0] not in without:
             at = need.task.name, settings.prompts_of(need.task)
             tasks.setdefault(at, []).append(need)
     return tasks
@@ -87,6 +91,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--text", metavar="FILE", help="for copy suppression; see prose.py")
+    parser.add_argument("--without", default="", help="such as circuits,paths,inhibition")
     return parser.parse_args()
 
 
@@ -125,7 +130,7 @@ def main() -> None:
         )
 
     with torch.no_grad():
-        for needs in needs_by_task(settings).values():
+        for needs in needs_by_task(settings, asked.without.split(",")).values():
             try:
                 prompts = prompts_of(needs[0].task, loaded.tokenizer, settings)
             except NotApplicable:
