@@ -58,7 +58,7 @@ class Problems:
 
     def select(self, rows: NDArray[Any] | Sequence[int]) -> Self:
         """Some of them: rows by number, or a mask."""
-        at = np.asarray(rows)
+        at = np.asarray(rows, dtype=None if len(rows) else np.int64)
         return replace(self, **{each.name: getattr(self, each.name)[at] for each in fields(self)})
 
     def of_operator(self, operator: int) -> Self:
