@@ -30,9 +30,8 @@ class Gate(Protocol):
         """The measurement of the behaviour."""
         ...
 
-    @property
-    def levels(self) -> Mapping[str, float]:
-        """What each of its values must exceed."""
+    def judged(self, measurement: Any) -> Any:
+        """Whether the behaviour that was measured is there, a ``rules.Gate``."""
         ...
 
 

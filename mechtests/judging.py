@@ -50,7 +50,7 @@ def _shut(case: Case, results: Results) -> Verdict | None:
     if case.claim.gate is None:
         return None
     found = results.measurement(case.claim.gate.need, case.cell)
-    gate = rules.gate(found, case.claim.gate.levels)
+    gate: rules.Gate = case.claim.gate.judged(found)
     return None if gate.state == "passed" else _gated(gate, case)
 
 

@@ -242,7 +242,8 @@ def _gate_shut(case: Case, settings: Settings, store: Store, identity: Json) -> 
         return True
     if found is None:
         return False
-    return rules.gate(found, case.claim.gate.levels).state != rules.GateState.PASSED
+    gate: rules.Gate = case.claim.gate.judged(found)
+    return gate.state != rules.GateState.PASSED
 
 
 def _shape(cell: Cell, offline: bool) -> Shape | None:

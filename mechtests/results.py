@@ -97,7 +97,8 @@ def gate_shut(case: Case, cell: Cell, results: Results) -> bool:
         found = results.measurement(gate.need, cell)
     except MechtestsError:
         return True
-    return rules.gate(found, gate.levels).state != rules.GateState.PASSED
+    judged: rules.Gate = gate.judged(found)
+    return judged.state != rules.GateState.PASSED
 
 
 def needs_wanted(

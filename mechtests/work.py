@@ -152,8 +152,8 @@ def _finite(
         return
     where = np.argwhere(~np.isfinite(array))
     first = ", ".join(f"{axis} {int(i)}" for axis, i in zip(axes, where[0], strict=True))
-    text = f" ({prompts.texts[int(where[0][0])]!r})" if axes[0] == "prompt" else ""
+    text = f" ({prompts.texts[int(where[0][0])]!r})" if axes[:1] == ("prompt",) else ""
     raise MeasurementError(
-        f"{name} is not a finite number at {first}{text} and {len(where) - 1} more of "
+        f"{name} is not a finite number at {first or 'all'}{text} and {len(where) - 1} more of "
         f"{array.size}; the model gives NaN or infinite activations"
     )

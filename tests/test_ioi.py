@@ -231,7 +231,7 @@ def test_the_limit_counts_the_pairs_that_were_not_trained_on() -> None:
 def test_the_task_is_found_by_its_file_name_and_a_near_miss_is_named() -> None:
     assert find("ioi") is ioi
     names = ["greater_than", "ioi", "ordered_pairs", "pronoun", "repeated_tokens", "succession"]
-    assert known() == [*names, "sva", "text"]
+    assert known() == ["arithmetic", *names, "sva", "text"]
     with pytest.raises(UsageError, match="did you mean 'ioi'"):
         find("ioii")
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mechtests.tasks.arithmetic import OPERATORS
 from mechtests.tasks.prompts import Ids, Prompts
 
-OPERATORS = ("+", "-", "*", "/")
-"""In the order of their numbers; division is that of integers."""
+__all__ = ["EQUALS", "FIRST", "OPERATOR", "OPERATORS", "SECOND", "Problems"]
 
 FIRST, OPERATOR, SECOND, EQUALS = -4, -3, -2, -1
 """Positions of a prompt ``a + b =``, counted from its end; BOS, or nothing, stands before."""

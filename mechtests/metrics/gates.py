@@ -33,6 +33,14 @@ class BehaviourGate:
     need: Need
     levels: Mapping[str, float]
 
+    def judged(self, measurement: Measurement) -> rules.Gate:
+        """Whether the behaviour is above its levels."""
+        return rules.gate(measurement, self.levels)
+
+    def decided(self, measurement: Measurement) -> Verdict:
+        """Whether it is decided that the model does the task; see ``decided``."""
+        return decided(self.judged(measurement), self.need.task.name)
+
 
 def does(task: Task, *, patched: bool = False) -> BehaviourGate:
     """That the model does a task, by the task's own levels.
@@ -50,21 +58,16 @@ def does(task: Task, *, patched: bool = False) -> BehaviourGate:
     return BehaviourGate(behaviour.answers(task), {**levels, **moved})
 
 
-def decided(answers: Measurement, task: Task) -> Verdict:
+def decided(gate: rules.Gate, task: str) -> Verdict:
     """Whether the gate of a task is decided in a cell: it holds if so, and is never refuted.
 
     A failed gate is a finding about the model, and its sentence says so.
-
-    Args:
-        answers: The measured behaviour of the task.
-        task: The task with its levels.
     """
-    gate = rules.gate(answers, _levels(task))
     known = gate.state is not rules.GateState.UNDECIDED
     return replace(
         gate.verdict,
         outcome=Outcome.HOLDS if known else Outcome.INCONCLUSIVE,
-        sentence=f"{task.name} gate {gate.state}: {gate.sentence}",
+        sentence=f"{task} gate {gate.state}: {gate.sentence}",
         p=None,
     )
 

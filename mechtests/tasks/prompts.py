@@ -45,7 +45,8 @@ class Tokenizer(Protocol):
         True for every model whose training data is not ours. Kinds and their items:
         ``"names"`` two first names, in either order; ``"years"`` a century and a two-digit
         year ("17", "32"); ``"pronoun"`` a first name and the sentence's adjective;
-        ``"nouns"`` the subject's noun and the attractor's, in either order and number.
+        ``"nouns"`` the subject's noun and the attractor's, in either order and number;
+        ``"operands"`` an operator ("+") and the two operands of a problem.
         """
         ...
 
