@@ -36,6 +36,7 @@ PAIRS = 250
 """Of an operator, of both halves."""
 HEAD_SHARE, FEWEST_HEADS, TIMES_FOR_MULTIPLICATION = 0.02, 3, 3
 LATE_SHARE, FIRST_SHARE = 0.015, 0.01
+WORKING_BYTES = 256_000_000
 CURVE = (0.0025, 0.005, 0.01, 0.03, 0.06, 0.125, 0.25, 0.5)
 """Shares of a layer's neurons at which faithfulness is shown."""
 SHARE_OF_PASS = 0.3

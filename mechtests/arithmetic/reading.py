@@ -212,3 +212,10 @@ def behind(guard: Verdict, verdict: Verdict, said: str) -> Verdict:
     if guard.outcome is Outcome.HOLDS:
         return told
     return undecided(told, f"denominator: {guard.sentence}")
+
+
+def of_units(verdict: Verdict, units: str) -> Verdict:
+    """The verdict with what was counted, where that is no prompts and each is its own cluster."""
+    counted = f"{verdict.prompts} prompts in {verdict.clusters} clusters"
+    sentence = verdict.sentence.replace(counted, f"{verdict.prompts} {units}")
+    return replace(verdict, sentence=sentence.replace("prompts would", f"{units} would"))

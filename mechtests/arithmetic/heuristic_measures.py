@@ -1,0 +1,370 @@
+"""The measurement of heuristics: which the important neurons match, and what controls match.
+
+Heuristics are stored as numbers (``encoded``), so that claims and other measurements read them
+without matching again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mechtests.arithmetic import measures
+from mechtests.arithmetic.heuristics import VARIABLES, Heuristic
+from mechtests.metrics.metric import Batch, Cost, Job, Metric, Need, Value
+from mechtests.tasks.arithmetic import DIVISION, NAMES, arithmetic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mechtests.arithmetic.libraries import Library
+    from mechtests.arithmetic.problems import Problems
+    from mechtests.models.network import Network
+
+Floats = Any
+KINDS = ("value", "range", "modulo", "pattern", "set", "identical")
+NUMBERS = 4
+TOP, ROTATED, OUTSIDE, UNTRAINED = range(4)
+FEWEST_ROTATED = 64
+"""Mixtures of fewer neurons match nearly as often as the neurons themselves (``nulls.rotated``)."""
+
+
+def encoded(heuristic: Heuristic) -> list[int]:
+    """A heuristic as 7 numbers: variable, kind, up to four numbers (-1 where fewer), digits."""
+    numbers = [*heuristic.numbers, *[-1] * NUMBERS][:NUMBERS]
+    digits = 0
+    for digit in heuristic.digits:
+        digits = 11 * digits + (10 if digit == "." else int(digit))
+    return [VARIABLES.index(heuristic.variable), KINDS.index(heuristic.kind), *numbers, digits]
+
+
+def decoded(row: Sequence[int]) -> Heuristic:
+    """The heuristic of ``encoded``."""
+    variable, kind, *numbers, code = (int(number) for number in row)
+    digits = ""
+    if KINDS[kind] == "pattern":
+        for _ in range(3):
+            code, digit = divmod(code, 11)
+            digits = ("." if digit == 10 else str(digit)) + digits
+    given = tuple(number for number in numbers if number >= 0)
+    return Heuristic(VARIABLES[variable], KINDS[kind], given, digits)
+
+
+def top_neurons(effect: Floats, share: float) -> NDArray[np.bool_]:
+    """The share of each layer's neurons with the largest effect, ``[layer, neuron]``."""
+    count = max(1, round(share * effect.shape[-1]))
+    mask = np.zeros(effect.shape, bool)
+    np.put_along_axis(mask, np.argsort(-effect, -1, kind="stable")[:, :count], True, -1)
+    return mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """Neurons of one layer, with what is to be said of each."""
+
+    layer: int
+    neurons: NDArray[np.int64]
+    kind: int
+
+
+def _columns(
+    effect: Floats, layers: Sequence[int], generator: np.random.Generator
+) -> list[_Columns]:
+    """Top neurons with any tenth left out, those to be rotated, and some from the lower half.
+
+    Args:
+        effect: Sums of effects by group, ``[group, layer, neuron]``.
+        layers: The layers' numbers.
+        generator: Draws the neurons outside.
+    """
+    total = effect.sum(0)
+    sets = [top_neurons(total - left, measures.LATE_SHARE) for left in (0.0 * total, *effect)]
+    union, count = np.any(sets, axis=0), int(sets[0][0].sum())
+    found = []
+    for place, layer in enumerate(layers):
+        order = np.argsort(-total[place], kind="stable")
+        lower = order[len(order) // 2 :]
+        outside = generator.choice(lower, min(len(lower), max(count, FEWEST_ROTATED)), False)
+        found += [
+            _Columns(layer, np.flatnonzero(union[place]), TOP),
+            _Columns(layer, order[: max(count, FEWEST_ROTATED)], ROTATED),
+            _Columns(layer, np.sort(outside), OUTSIDE),
+        ]
+    return found
+
+
+def _activations(
+    network: Network, problems: Problems, columns: Sequence[_Columns]
+) -> list[NDArray[np.float32]]:
+    """What neurons are at ``=``, ``[problem, neuron]`` for each of the columns."""
+    import torch
+
+    from mechtests.models.activations import bytes_per_prompt
+
+    layers = sorted({each.layer for each in columns})
+    keep = [f"post.{layer}@end" for layer in layers]
+    size = bytes_per_prompt(network.shape, keep, problems.tokens.shape[1])
+    parts: list[list[Any]] = [[] for _ in columns]
+    tokens = torch.from_numpy(problems.tokens).to(network.device)
+    for some in torch.split(tokens, max(1, measures.WORKING_BYTES // size)):
+        run = network.run(some, keep=keep, stop=max(layers) + 1)
+        for part, each in zip(parts, columns, strict=True):
+            values = run["post@end", each.layer]
+            part.append(values[:, torch.from_numpy(each.neurons)].float().cpu())
+    return [torch.cat(part).numpy() for part in parts]
+
+
+def _tokens_of(problems: Problems, results: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The token of each result."""
+    known, at = np.unique(problems.result, return_index=True)
+    tokens: NDArray[np.int64] = problems.answer[at[np.searchsorted(known, results)]]
+    return tokens
+
+
+@dataclass(frozen=True, eq=False)
+class _Matched:
+    """What some neurons match with direct heuristics through the logit lens, and without it."""
+
+    library: Library
+    with_lens: NDArray[np.float32]
+    alone: NDArray[np.float32]
+
+
+def _library(problems: Problems, operator: int, acts: Floats, lens: Floats | None) -> Library:
+    from mechtests.arithmetic.libraries import library
+    from mechtests.arithmetic.matching import result_sets
+
+    numbers = problems.first, problems.second, problems.result
+    found = library(operator, *numbers)
+    if operator != DIVISION:
+        return found
+    return library(operator, *numbers, sets=result_sets(acts, found, lens))
+
+
+def _scores(
+    problems: Problems, operator: int, acts: Floats, lens: Floats, *, gated: bool, alone: bool
+) -> _Matched:
+    from mechtests.arithmetic.matching import scores
+
+    found = _library(problems, operator, acts, lens)
+    with_lens = scores(acts, found, lens=lens, gated=gated)
+    without = scores(acts, found, gated=gated) if alone else with_lens
+    return _Matched(found, with_lens, without)
+
+
+def _any(matched: _Matched) -> NDArray[np.bool_]:
+    """Whether each neuron matches a heuristic that is more than a single value."""
+    from mechtests.arithmetic.matching import matched as matches
+
+    counted = matches(matched.with_lens)[:, ~matched.library.excluded]
+    return np.asarray(counted.any(1), bool)
+
+
+def _aucs(matched: _Matched, lens: Floats, layers: Floats) -> dict[str, list[Any]]:
+    """How well value vectors tell a neuron's own class, and those of others of its layer.
+
+    For each neuron its best direct and its best indirect heuristic, from activations alone.
+
+    Returns:
+        By ``direct`` and ``indirect``, rows of own and mean of others.
+    """
+    from mechtests.arithmetic.libraries import pairs_inside
+    from mechtests.arithmetic.logit_lens import lens_auc
+    from mechtests.arithmetic.matching import matched as matches
+
+    library, found = matched.library, {}
+    total = np.bincount(np.unique(library.result, return_inverse=True)[1])
+    allowed = ~library.excluded
+    for name, kind in (("direct", library.direct), ("indirect", ~library.direct)):
+        candidates = np.where(kind & allowed, matched.alone, -1.0)
+        best = candidates.argmax(1)
+        mine = np.flatnonzero(matches(candidates.max(1).astype(np.float32)))
+        rows: list[Any] = []
+        if len(mine):
+            inside = pairs_inside(library, best[mine].tolist()).astype(np.float64)
+            table = lens_auc(lens, inside, total.astype(np.float64))
+            for row, neuron in enumerate(mine):
+                same = layers == layers[neuron]
+                if np.isfinite(table[row]).all():
+                    rows.append((table[row, neuron], table[row, same].mean()))
+        found[name] = rows
+    return found
+
+
+def _seen(
+    network: Network, problems: Problems, some: Sequence[_Columns]
+) -> tuple[list[Any], list[Any]]:
+    """Activations and logit lens of some neurons, by column."""
+    from mechtests.arithmetic.logit_lens import value_logits
+
+    tokens = _tokens_of(problems, np.unique(problems.result)).tolist()
+    lenses = [value_logits(network, each.layer, each.neurons.tolist(), tokens) for each in some]
+    return _activations(network, problems, some), lenses
+
+
+def _told(operator: int, layers: Any, neurons: Any, kind: int, matched: Any) -> Any:
+    """Rows of ``columns``."""
+    same = np.ones_like(layers)
+    return np.column_stack((operator * same, layers, neurons, kind * same, matched))
+
+
+def _heuristics(batch: Batch) -> Mapping[str, Any]:
+    from mechtests.arithmetic.matching import matched as matches
+    from mechtests.arithmetic.nulls import rotated
+    from mechtests.arithmetic.problems import Problems
+
+    network, ranked = batch.network, batch.inputs["attribution"]
+    gated = network.blocks[0].mlp_gate is not None
+    layers = [int(layer) for layer in ranked["layers"]]
+    columns: list[Any] = []
+    table: dict[tuple[int, ...], int] = {}
+    triples: list[Any] = []
+    aucs: list[Any] = []
+    for place, operator in enumerate(int(op) for op in ranked["operators"]):
+        problems = Problems.of(batch.prompts).of_operator(operator)
+        draw = batch.generator(f"controls of {NAMES[operator]}")
+        some = _columns(ranked["effect"][place, 0], layers, draw)
+        acts, lenses = _seen(network, problems, some)
+        for at, each in enumerate(some):
+            if each.kind == ROTATED:
+                acts[at], lenses[at] = rotated(acts[at], lenses[at], draw)
+        for kind in (TOP, ROTATED, OUTSIDE):
+            of = [at for at, each in enumerate(some) if each.kind == kind]
+            neurons = np.concatenate([some[at].neurons for at in of])
+            layer = np.concatenate([np.full(len(some[at].neurons), some[at].layer) for at in of])
+            joined = np.concatenate([acts[at] for at in of], 1)
+            lens = np.concatenate([lenses[at] for at in of], 1)
+            found = _scores(problems, operator, joined, lens, gated=gated, alone=kind == TOP)
+            columns.append(_told(operator, layer, neurons, kind, _any(found)))
+            if kind != TOP:
+                continue
+            for name, rows in _aucs(found, lens, layer).items():
+                aucs += [(operator, float(name == "direct"), *row) for row in rows]
+            for neuron, heuristic in zip(*np.nonzero(matches(found.with_lens)), strict=True):
+                key = tuple(encoded(found.library.heuristics[heuristic]))
+                number = table.setdefault(key, len(table))
+                value = float(found.with_lens[neuron, heuristic])
+                triples.append((operator, layer[neuron], neurons[neuron], number, value))
+    return {
+        "columns": np.concatenate(columns).astype(np.int64),
+        "heuristics": np.array(list(table), np.int64).reshape(-1, 2 + NUMBERS + 1),
+        "triples": np.array([each[:4] for each in triples], np.int64).reshape(-1, 4),
+        "scores": np.array([each[4] for each in triples], np.float64),
+        "auc": np.array(aucs, np.float64).reshape(-1, 4),
+    }
+
+
+def _random_neurons(batch: Batch) -> Mapping[str, Any]:
+    from mechtests.arithmetic.faithfulness import late_layers
+    from mechtests.arithmetic.problems import Problems
+
+    network, every = batch.network, Problems.of(batch.prompts)
+    shape, gated = network.shape, network.blocks[0].mlp_gate is not None
+    told = []
+    for operator in range(len(NAMES)):
+        draw = batch.generator(f"neurons for {NAMES[operator]}")
+        count = min(shape.mlp_width, max(FEWEST_ROTATED, round(0.015 * shape.mlp_width)))
+        problems = every.of_operator(operator)
+        some = [
+            _Columns(layer, np.sort(draw.choice(shape.mlp_width, count, False)), UNTRAINED)
+            for layer in late_layers(shape)
+        ]
+        acts, lenses = (np.concatenate(each, 1) for each in _seen(network, problems, some))
+        found = _scores(problems, operator, acts, lenses, gated=gated, alone=False)
+        layers = np.repeat([each.layer for each in some], count)
+        neurons = np.concatenate([each.neurons for each in some])
+        told.append(_told(operator, layers, neurons, UNTRAINED, _any(found)))
+    return {"columns": np.concatenate(told).astype(np.int64)}
+
+
+def _cost(job: Job) -> Cost:
+    return Cost(forward=float(job.prompts))
+
+
+heuristics = Metric(
+    name="arithmetic.heuristics",
+    version=1,
+    compute=_heuristics,
+    values={
+        "columns": Value(("column", "fact"), "see the docstring"),
+        "heuristics": Value(("heuristic", "number"), "encoded"),
+        "triples": Value(("triple", "fact"), "see the docstring"),
+        "scores": Value(("triple",), "share"),
+        "auc": Value(("neuron", "fact"), "see the docstring"),
+    },
+    inputs=("answers", "attribution"),
+    cost=_cost,
+    whole=True,
+)
+"""Which heuristics the important neurons of the middle and late layers match, by Algorithm 1.
+
+``columns``: operator, layer, neuron, kind, and whether it matches a heuristic that is more than a
+single value. Kinds: ``TOP``, the 1.5% of a layer with the largest mean effect on the selection
+half, with those that are in it when a tenth of the problems is left out; ``ROTATED``, random
+mixtures of a layer's top neurons, at least 64; ``OUTSIDE``, as many from the lower half.
+``triples``: operator, layer, neuron, place in ``heuristics``, with ``scores``, of ``TOP``.
+``auc``: operator, whether direct, how well the neuron's value vector tells the results of the
+heuristic that its activations alone match best, and how well those of its layer do on average.
+Source: Nikankin et al. 2025, section 4.2 and appendix E.
+"""
+
+
+random_neurons = Metric(
+    name="arithmetic.random_neurons",
+    version=1,
+    compute=_random_neurons,
+    values={"columns": Value(("column", "fact"), "as in arithmetic.heuristics")},
+    cost=_cost,
+    whole=True,
+)
+"""Whether random neurons of the middle and late layers match a heuristic: 1.5%, 64 at least.
+
+For an untrained cell, in which no ranking of neurons means anything.
+"""
+
+
+def heuristics_here() -> Need:
+    """What the important neurons match."""
+    inputs = {"answers": measures.answers_here(), "attribution": measures.attribution_here()}
+    return heuristics(arithmetic, inputs=inputs)
+
+
+def untrained_neurons() -> Need:
+    """What random neurons of the untrained cell match."""
+    return random_neurons(arithmetic, cell="untrained")
+
+
+def shares(found: Any, kind: int) -> dict[int, NDArray[np.bool_]]:
+    """Whether each neuron of a kind matches, by operator, ``[column]``.
+
+    Args:
+        found: A measurement of ``heuristics``.
+        kind: ``TOP``, ``ROTATED`` or ``OUTSIDE``.
+    """
+    rows = found["columns"][found["columns"][:, 3] == kind]
+    return {int(op): rows[rows[:, 0] == op, 4].astype(bool) for op in np.unique(rows[:, 0])}
+
+
+def matched_share(found: Any, ranked: Any) -> Callable[[NDArray[np.bool_]], float]:
+    """The share of the top neurons that match, mean over operators, from which groups are kept.
+
+    Args:
+        found: A measurement of ``heuristics``.
+        ranked: The measurement of ``attribution`` that ranks.
+    """
+    rows = found["columns"][found["columns"][:, 3] == TOP]
+    matched = {tuple(row[:3]): bool(row[4]) for row in rows.tolist()}
+    layers = [int(layer) for layer in ranked["layers"]]
+
+    def share(kept: NDArray[np.bool_]) -> float:
+        each = []
+        for place, operator in enumerate(int(op) for op in ranked["operators"]):
+            mask = top_neurons(ranked["effect"][place, 0][kept].sum(0), measures.LATE_SHARE)
+            top = [(operator, layers[at], int(n)) for at, n in zip(*np.nonzero(mask), strict=True)]
+            each.append(np.mean([matched[neuron] for neuron in top]))
+        return float(np.mean(each))
+
+    return share
