@@ -11,7 +11,7 @@ from mechtests.arithmetic.reading import kept, mean_faithfulness, pooled, sample
 from mechtests.margins import share_above
 from mechtests.rules import above, beside, every, matched_random, value_control
 from mechtests.tasks.arithmetic import NAMES, arithmetic
-from mechtests.verdict import Outcome
+from mechtests.verdict import Outcome, not_applicable
 
 FIRST, OPERATOR, SECOND, EQUALS, ALL = range(5)
 MATTERS = 0.05
@@ -179,6 +179,9 @@ def test_late_mlps_write_the_answer(measured, judge):
     """
     effects, gated = Effects(measured.effects), gates.gated_operators(measured.answers)
     late = list(effects.late)[:-1]
+    if effects.layers < measures.FEWEST_LAYERS:
+        judge(not_applicable(f"{effects.layers} layers have no middle and late ones"))
+        return
 
     def summed(place, kind="mlp", layers=late):
         return effects.at(place, kind)[:, layers].sum(-1)

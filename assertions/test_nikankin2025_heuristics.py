@@ -154,9 +154,6 @@ def test_direct_heuristics_write_the_result(measured, judge):
             continue
         sample = Sample(rows[:, 2] - rows[:, 3], np.arange(len(rows)), "AUC")
         what = f"{name}: AUC minus that of others' value vectors"
-        if kind:
-            verdict = above(sample, 0.1, what=what)
-        else:
-            verdict = equivalent(sample, 0.1, what=what)
+        verdict = above(sample, 0.1, what=what) if kind else equivalent(sample, 0.1, what=what)
         parts.append(reading.of_units(verdict, "neurons"))
     judge(every(*parts, what="value vectors"))

@@ -232,6 +232,9 @@ class _Session:
         if work.error:
             self.results.errors[step.key] = f"{step.need.name} in {self.cell.id}: {work.error}"
             return
+        if work.not_applicable:
+            self.store.put_not_applicable(step.key, work.not_applicable, self._request(step))
+            return
         try:
             measurement = work.measurement(tape.prompts, self._facts(tape, seconds))
         except MeasurementError as error:

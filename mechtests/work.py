@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechtests.errors import MeasurementError, MechtestsError
+from mechtests.errors import MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Batch, Need
 from mechtests.tape import Played, Sites
@@ -58,12 +58,13 @@ class Work:
     generator: Callable[[str], np.random.Generator]
     parts: list[tuple[np.ndarray, Mapping[str, np.ndarray]]] = field(default_factory=list)
     error: str = ""
+    not_applicable: str = ""
 
     def take(self, played: Played) -> None:
         """Compute one batch; memory running out is the caller's affair, the rest is kept."""
         import torch
 
-        if self.error:
+        if self.error or self.not_applicable:
             return
         need = self.need
         reads = need.metric.corrupted
@@ -83,6 +84,8 @@ class Work:
             with torch.no_grad():
                 values = need.metric.compute(batch)
             self.parts.append((played.rows, {name: _array(v) for name, v in values.items()}))
+        except NotApplicable as reason:  # as of a task: it does not apply to this model
+            self.not_applicable = str(reason)
         except Exception as error:  # whatever a metric does wrong is its own tests' error
             if out_of_memory(error) and len(played.rows) > 1 and not need.metric.whole:
                 raise

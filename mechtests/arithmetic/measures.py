@@ -41,6 +41,8 @@ CURVE = (0.0025, 0.005, 0.01, 0.03, 0.06, 0.125, 0.25, 0.5)
 """Shares of a layer's neurons at which faithfulness is shown."""
 SHARE_OF_PASS = 0.3
 """What a patch costs at most on average; ``patches.passes`` has it exactly, behind torch."""
+FEWEST_LAYERS = 4
+"""With fewer there are no middle and late layers (claims.md, Nikankin et al.)."""
 MULTIPLICATION = NAMES.index("multiplication")
 
 
@@ -256,6 +258,11 @@ def _attributions(batch: Batch) -> Mapping[str, Any]:
     from mechtests.arithmetic.neurons import attributions, first_mlp_attributions
 
     network, problems = batch.network, _problems(batch)
+    if network.shape.layers < FEWEST_LAYERS:
+        raise NotApplicable(
+            f"{network.name} has {network.shape.layers} layers, and middle and late ones are told "
+            f"apart from {FEWEST_LAYERS} on"
+        )
     late = list(late_layers(network.shape))
     found: dict[str, list[Any]] = {name: [] for name in ("effect", "count", "size", "spread")}
     first: list[Any] = []
