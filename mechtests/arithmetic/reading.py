@@ -157,10 +157,12 @@ def set_above(
     *,
     what: str,
     prompts: int | None = None,
+    census: bool = False,
 ) -> Verdict:
     """Whether a statistic of sets is above a margin, by the delete-a-group jackknife.
 
-    Where no group changes it there is no interval, and the verdict is inconclusive.
+    Where no group changes it there is no interval, and the verdict is inconclusive; of a count of
+    all components it is a census then, which is compared exactly.
 
     Args:
         statistic: From which prompts are kept, shape ``[prompt]``, to a number.
@@ -168,6 +170,7 @@ def set_above(
         margin: What it is held against.
         what: The start of the sentence.
         prompts: How many there are, where the clusters are groups of them.
+        census: Whether all components are counted.
     """
     whole = statistic(np.ones(len(clusters), bool))
     interval = statistics.jackknife(statistic, clusters)
@@ -175,6 +178,11 @@ def set_above(
     sentence = f"{what}: {said}, claimed above {margin:g}"
     size = {"prompts": prompts or len(clusters), "clusters": len(np.unique(clusters))}
     found: dict[str, Any] = {"estimate": whole, "margin": margin, "relation": ">", **size}
+    if interval is None and census:
+        outcome = Outcome.HOLDS if whole > margin else Outcome.REFUTED
+        why = "the same without any tenth of the prompts"
+        p = float(outcome is not Outcome.HOLDS)
+        return Verdict(outcome, f"{sentence}; {why}", p=p, p_refuted=1.0 - p, **found)
     if interval is None:
         why = "no tenth of the prompts changes it, so there is no interval"
         return Verdict(Outcome.INCONCLUSIVE, f"{sentence}; {why}", **found)
