@@ -1,0 +1,492 @@
+"""Heuristics over training: whether the final ones accumulate, and what they explain on the way.
+
+What a model has at a checkpoint is a set of triples (heuristic, layer, neuron), see
+``matching.triples``. Sets have no prompts to be sampled again: where they were also matched without
+each tenth of the prompts, a statistic has a delete-a-group jackknife over these; else it is exact.
+
+Source: Nikankin et al. 2025, section 5 and Figure 10. Where we differ: the final model has all of
+its triples, not those of its 50 highest neurons a layer; the final checkpoint, equal to itself, is
+in no trend and no mean; faithfulness is above its floor; both claims have controls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mechtests import margins, means, statistics
+from mechtests.circuits.stability import CHURNS, FEWEST, LAGS, fixed_lag_contrast
+from mechtests.errors import MeasurementError, UsageError
+from mechtests.matched import permutation_p
+from mechtests.means import Mean
+from mechtests.measurement import Sample
+from mechtests.rules import CONTROL_LEVEL, beside, every, value_control
+from mechtests.verdict import Control, Outcome, Verdict, not_applicable
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Triple = tuple[str, int, int]
+Neuron = tuple[int, int]
+
+RISE = 0.1
+LARGEST_STEP = 0.5
+EXPLAINED = 0.6
+GUARD = 0.2
+"""What NL of all heuristic neurons must be above the floor by."""
+EXACT = "sets without prompts to sample, compared exactly"
+
+
+# ---------------------------------------------------------------- sets over training
+
+
+@dataclass(frozen=True)
+class Heuristics:
+    """The triples at each checkpoint of one run, the final one last.
+
+    Attributes:
+        sets: Triples (heuristic, layer, neuron), in the order of training.
+    """
+
+    sets: tuple[frozenset[Triple], ...]
+
+    @classmethod
+    def of(cls, sets: Sequence[AbstractSet[Triple]]) -> Heuristics:
+        """The triples at each checkpoint.
+
+        Raises:
+            MeasurementError: There are none at the final one.
+        """
+        if not sets or not sets[-1]:
+            raise MeasurementError(
+                f"heuristics over training need some at the final checkpoint, got none at the last "
+                f"of {len(sets)}; look at what was matched there"
+            )
+        return cls(tuple(map(frozenset, sets)))
+
+    def __len__(self) -> int:
+        """How many checkpoints there are."""
+        return len(self.sets)
+
+    @cached_property
+    def union(self) -> tuple[Triple, ...]:
+        """Every triple there is at some checkpoint, in order."""
+        return tuple(sorted(frozenset().union(*self.sets)))
+
+    @cached_property
+    def layers(self) -> Ids:
+        """The layer of each triple of the union, shape ``[triple]``."""
+        return np.array([layer for _, layer, _ in self.union], np.int64)
+
+    @cached_property
+    def there(self) -> Mask:
+        """Which triples there are at each checkpoint, ``[checkpoint, triple]``."""
+        places = {triple: at for at, triple in enumerate(self.union)}
+        found = np.zeros((len(self), len(self.union)), bool)
+        for row, triples in zip(found, self.sets, strict=True):
+            row[[places[triple] for triple in triples]] = True
+        return found
+
+    @property
+    def present(self) -> Floats:
+        """The share of the final triples there is at each checkpoint, the final one included."""
+        shared: Floats = (self.there & self.there[-1]).sum(1) / self.there[-1].sum()
+        return shared
+
+    def by_chance(self, possible: Mapping[int, int]) -> Floats:
+        """The share of the final triples that as many random ones a layer would have.
+
+        The mean of the hypergeometric distribution, layer by layer. It has no p: the heuristics
+        that a neuron matches come and go together.
+
+        Args:
+            possible: How many triples each layer could have: its neurons times the heuristics.
+
+        Returns:
+            Shape ``[checkpoint]``.
+        """
+        counts = _by_layer(self.there, self.layers)
+        _, firsts = np.unique(self.layers, return_index=True)
+        whole = np.array([possible[int(self.layers[at])] for at in firsts])
+        if (counts > whole).any():
+            raise UsageError("a layer has more triples than it could have; check what is possible")
+        shared: Floats = (counts * counts[-1] / whole).sum(1) / counts[-1].sum()
+        return shared
+
+
+def _by_layer(there: Mask, layers: Ids) -> Ids:
+    """How many triples of each layer there are, ``[checkpoint, layer]``."""
+    return np.stack([there[:, layers == layer].sum(1) for layer in np.unique(layers)], 1)
+
+
+def jaccard(one: Mask, other: Mask) -> Floats:
+    """Shared over all of two sets, along the last axis; 1 of two empty ones."""
+    either = (one | other).sum(-1)
+    return np.where(either > 0, (one & other).sum(-1) / np.maximum(either, 1), 1.0)
+
+
+# ---------------------------------------------------------------- accumulating
+
+
+def trend(present: Floats) -> float:
+    """The mean of the last third of a window minus that of the first; checkpoints weigh alike."""
+    third = len(present) // 3
+    return float(present[-third:].mean() - present[:third].mean())
+
+
+def over_half(present: Floats) -> float:
+    """The largest step of a window minus half of its whole rise, from its first to its last."""
+    rise = float(present[-1] - present[0])
+    return float(np.diff(present).max()) - LARGEST_STEP * rise
+
+
+def accumulates(
+    series: Sequence[AbstractSet[Triple]],
+    generator: np.random.Generator,
+    *,
+    left_out: Sequence[Sequence[AbstractSet[Triple]]] = (),
+    possible: Mapping[int, int] | None = None,
+    more_than: float = RISE,
+) -> Verdict:
+    """Whether the final heuristics accumulate gradually.
+
+    The share of the final triples rises by more than 0.1 from the first to the last third of the
+    checkpoints before the final one; no step is over half of the whole rise; and at equal lags
+    later checkpoints are more alike than earlier ones, which a series that only drifts is not. The
+    last has an error over checkpoints, each left out in turn (``fixed_lag_contrast``): a turnover
+    that varies is not in the churn null, whose series have one.
+
+    Args:
+        series: The triples at checkpoints equally far apart, the final one last; 7 or more.
+        generator: For the churn null.
+        left_out: The same series matched without each group of prompts, ``[group][checkpoint]``.
+        possible: How many triples each layer could have, for what chance gives.
+        more_than: What the trend must be above.
+
+    Raises:
+        MeasurementError: There is no triple at the final checkpoint.
+    """
+    if len(series) < FEWEST + 1:
+        return not_applicable(
+            f"heuristics over training need {FEWEST} checkpoints before the final one, got "
+            f"{len(series) - 1}"
+        )
+    whole, parts = Heuristics.of(series), [Heuristics.of(each) for each in left_out]
+    if any(len(part) != len(whole) for part in parts):
+        raise UsageError("series without a group of prompts need the checkpoints of the whole one")
+    window = f"over {len(whole) - 1} checkpoints before the final one"
+    verdict = every(
+        means.above(
+            _jackknifed(lambda each: trend(each.present[:-1]), whole, parts),
+            more_than,
+            what=f"trend of the share of the final triples {window}",
+        ),
+        means.below(
+            _jackknifed(lambda each: over_half(each.present[:-1]), whole, parts),
+            0.0,
+            what="largest step minus half of the whole rise",
+        ),
+        _at_equal_lags(whole, parts),
+        what=f"{len(whole.sets[-1])} final heuristics",
+    )
+    shown = {} if possible is None else {"by chance": whole.by_chance(possible).tolist()}
+    sizes = [len(each) for each in whole.sets]
+    told = verdict.showing(present=whole.present.tolist(), sizes=sizes, **shown)
+    return beside(told, churn(whole, generator), trend_by_churn(whole, generator))
+
+
+def alike(series: Heuristics) -> Mean | None:
+    """The Jaccard index of triples at equal lags, late minus early; see ``fixed_lag_contrast``."""
+    return _alike(series.there)
+
+
+def _alike(there: Mask) -> Mean | None:
+    return fixed_lag_contrast(lambda lag: jaccard(there[:-lag], there[lag:]), len(there))
+
+
+def _at_equal_lags(whole: Heuristics, parts: Sequence[Heuristics]) -> Verdict:
+    what = f"likeness at lags of {', '.join(map(str, LAGS))} checkpoints, last third minus first"
+    found = alike(whole)
+    assert found is not None, (
+        "7 checkpoints have pairs in both thirds, and no likeness is undefined"
+    )
+    if parts:
+        over_groups = _jackknifed(lambda each: _contrast(each.there), whole, parts)
+        degrees = min(found.degrees, over_groups.degrees)
+        error = math.hypot(found.error, over_groups.error)
+        found = replace(
+            found, error=error, degrees=degrees, over=f"{found.over}, {over_groups.over}"
+        )
+    return means.above(found, 0.0, what=what)
+
+
+def _contrast(there: Mask) -> float:
+    found = _alike(there)
+    return math.nan if found is None else found.mean
+
+
+def _jackknifed(
+    statistic: Callable[[Heuristics], float], whole: Heuristics, parts: Sequence[Heuristics]
+) -> Mean:
+    """A statistic of a series, its error from the series without each group; exact without any."""
+    value = statistic(whole)
+    if not parts:
+        return Mean(value, 0.0, over=EXACT)
+    without = np.array([statistic(part) for part in parts])
+    n = len(without)
+    error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+    return Mean(value, error or math.nan, n - 1, over=f"{n} groups of prompts", unknown=SAME)
+
+
+SAME = "no group of prompts changes it, so there is no interval"
+
+
+# ---------------------------------------------------------------- the churn null
+
+
+def churn(series: Heuristics, generator: np.random.Generator) -> Control:
+    """The control of 199 stationary series with the same sizes and turnover a step.
+
+    The run's own steps in random order: at each, as many triples of every layer are replaced as
+    at one of the run's steps, by others of the layer among all that are there at some time, so
+    that triples come back as they do in the run. Likeness at equal lags then changes by chance,
+    with the sizes, and with which steps happen to be late. One turnover for all steps would be
+    too narrow a null: triples of a neuron go together and training is uneven, and with that a
+    stationary series passed 20 to 30 times in a hundred.
+
+    Args:
+        series: The triples of the run.
+        generator: For the series.
+    """
+    return _churned(series, generator, _contrast, "likeness at equal lags", decides=True)
+
+
+def trend_by_churn(series: Heuristics, generator: np.random.Generator) -> Control:
+    """The trend of the share of the final triples in the same stationary series, shown only.
+
+    It rises in them too, since what is nearer the end is more like the end.
+    """
+    return _churned(series, generator, _trend_of, "the share of the final triples", decides=False)
+
+
+def _trend_of(there: Mask) -> float:
+    return trend((there[:-1] & there[-1]).sum(1) / there[-1].sum())
+
+
+def _churned(
+    series: Heuristics,
+    generator: np.random.Generator,
+    statistic: Callable[[Mask], float],
+    what: str,
+    *,
+    decides: bool,
+) -> Control:
+    there, layers = series.there, series.layers
+    rate = float(turnovers(there).mean())
+    observed = statistic(there)
+    draws = [statistic(stationary(there, layers, generator)) for _ in range(CHURNS)]
+    p = permutation_p(observed, draws)
+    return Control(
+        f"churn of {what}",
+        f"churn: {what} changes by {observed:.2g}, and in {CHURNS} stationary series of the same "
+        f"sizes and turnover ({rate:.2g} a step) by {np.mean(draws):.2g} on average, p = {p:.2g}",
+        reached=p > CONTROL_LEVEL,
+        p=p,
+        p_min=1 / (CHURNS + 1),
+        values=tuple(draws),
+        decides=decides,
+    )
+
+
+def turnovers(there: Mask) -> Floats:
+    """At each step the part of the smaller set that the other has not, ``[checkpoint - 1]``."""
+    sizes = there.sum(1)
+    smaller = np.minimum(sizes[1:], sizes[:-1])
+    lost: Floats = 1.0 - (there[1:] & there[:-1]).sum(1) / np.maximum(smaller, 1)
+    return np.where(smaller > 0, lost, 0.0)
+
+
+def stationary(there: Mask, layers: Ids, generator: np.random.Generator) -> Mask:
+    """One series that only turns over: the sizes of another, and its turnovers in random order.
+
+    Args:
+        there: Which triples there are at each checkpoint of the other, ``[checkpoint, triple]``.
+        layers: The layer of each triple; the steps of all layers change places together.
+        generator: The source of the series.
+    """
+    found = np.zeros_like(there)
+    order = generator.permutation(len(there) - 1)
+    for layer in np.unique(layers):
+        columns = np.flatnonzero(layers == layer)
+        own = there[:, columns]
+        found[:, columns] = _wandering(own.sum(1), turnovers(own)[order], len(columns), generator)
+    return found
+
+
+def _wandering(sizes: Ids, rates: Floats, places: int, generator: np.random.Generator) -> Mask:
+    """Sets of given sizes and turnovers among some places, ``[checkpoint, place]``."""
+    found = np.zeros((len(sizes), places), bool)
+    found[0, generator.permutation(places)[: sizes[0]]] = True
+    for at, (size, rate) in enumerate(zip(sizes[1:].tolist(), rates, strict=True), start=1):
+        inside = generator.permutation(np.flatnonzero(found[at - 1]))
+        outside = generator.permutation(np.flatnonzero(~found[at - 1]))
+        most = min(len(inside), size)
+        keep = most - min(round(rate * most), len(outside) - (size - most))
+        found[at, inside[:keep]] = True
+        found[at, outside[: size - keep]] = True
+    return found
+
+
+# ---------------------------------------------------------------- what mutual neurons explain
+
+
+def neurons_of(triples: AbstractSet[Triple]) -> frozenset[Neuron]:
+    """The neurons that match some heuristic, as (layer, neuron)."""
+    return frozenset((layer, neuron) for _, layer, neuron in triples)
+
+
+def mutual(triples: AbstractSet[Triple], final: AbstractSet[Triple]) -> frozenset[Neuron]:
+    """The neurons that have a heuristic at a checkpoint which the same neuron has in the end."""
+    return neurons_of(triples & final)
+
+
+def random_subset(
+    neurons: AbstractSet[Neuron], like: AbstractSet[Neuron], generator: np.random.Generator
+) -> frozenset[Neuron]:
+    """As many of some neurons in every layer as there are in a part of them, at random.
+
+    Args:
+        neurons: All heuristic neurons of a checkpoint.
+        like: A part of them, such as the mutual ones.
+        generator: The source of the draw.
+
+    Raises:
+        UsageError: ``like`` is no part of them.
+    """
+    if not like <= neurons:
+        raise UsageError(
+            f"a random subset is like a part of the neurons, got {len(like - neurons)} that are "
+            f"not among them"
+        )
+    drawn: list[Neuron] = []
+    for layer in sorted({layer for layer, _ in like}):
+        pool = sorted(each for each in neurons if each[0] == layer)
+        count = sum(each[0] == layer for each in like)
+        drawn += [pool[at] for at in generator.choice(len(pool), count, replace=False).tolist()]
+    return frozenset(drawn)
+
+
+def masks(neurons: AbstractSet[Neuron], layers: Sequence[int], width: int) -> dict[int, Mask]:
+    """The same neurons as masks ``[neuron]`` of some layers, for ``faithfulness.Kept``."""
+    found = {layer: np.zeros(width, bool) for layer in layers}
+    for layer, neuron in neurons:
+        found[layer][neuron] = True
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """NL at one checkpoint with only some neurons of the late layers, on its correct prompts.
+
+    Attributes:
+        label: The checkpoint.
+        all: With all of its heuristic neurons.
+        mutual: With those it shares with the final checkpoint.
+        random: With a random part of all, as many in every layer as there are mutual ones; or
+            the mean over several such parts.
+        floor: With none.
+    """
+
+    label: str
+    all: Sample
+    mutual: Sample
+    random: Sample
+    floor: Sample
+
+    @property
+    def whole(self) -> Sample:
+        """The denominator: all above the floor."""
+        return self.all - self.floor
+
+
+def mutual_explains(
+    checkpoints: Sequence[Explained], *, more_than: float = EXPLAINED, guard: float = GUARD
+) -> Verdict:
+    """Whether the neurons shared with the final model explain most of what heuristic neurons do.
+
+    The mean over checkpoints of (mutual - floor) over (all - floor), each a ratio of means, is
+    above 0.6, by the rule of shares: each checkpoint's values count in units of its own mean
+    denominator, so that the checkpoints' mean share is one ratio of sums and weighs them alike.
+    Checkpoints whose denominator is not surely above its guard are left out and named. A random
+    part of the neurons of the same size explains less, on the same prompts.
+
+    Args:
+        checkpoints: The gated checkpoints but the final one, where the share is 1.
+        more_than: What the mean share must be above.
+        guard: What each denominator must be above, in NL.
+    """
+    guards = [margins.above(each.whole, guard, what=f"all at {each.label}") for each in checkpoints]
+    sure = [each.outcome is Outcome.HOLDS for each in guards]
+    kept = [each for each, is_sure in zip(checkpoints, sure, strict=True) if is_sure]
+    named = ", ".join(e.label for e, is_sure in zip(checkpoints, sure, strict=True) if not is_sure)
+    below = f"; below the guard of {guard:g}: {named}" if named else ""
+    what = f"what mutual neurons explain of all heuristic neurons at {len(kept)} checkpoints{below}"
+    if not kept:
+        return Verdict(
+            Outcome.INCONCLUSIVE, f"{what}; denominator: no checkpoint is above its guard"
+        )
+    part, other, whole = (
+        over_checkpoints([_scaled(values, each) for values, each in zip(some, kept, strict=True)])
+        for some in (
+            [each.mutual - each.floor for each in kept],
+            [each.random - each.floor for each in kept],
+            [each.whole for each in kept],
+        )
+    )
+    verdict = margins.share_above(part, whole, more_than, span=whole, guard=guard, what=what)
+    more = margins.above(part - other, 0.0, what=f"mutual minus random ({other.mean:.2f})")
+    return beside(verdict, value_control("a random part of the same size by layer", more)).showing(
+        labels=[each.label for each in kept],
+        shares=[_share(each.mutual, each) for each in kept],
+        random=[_share(each.random, each) for each in kept],
+        denominators=[float(each.whole.mean) for each in checkpoints],
+    )
+
+
+def _scaled(values: Sample, at: Explained) -> Sample:
+    return values * (1 / statistics.summary(at.whole).mean)
+
+
+def _share(values: Sample, at: Explained) -> float:
+    return statistics.summary(_scaled(values - at.floor, at)).mean
+
+
+def over_checkpoints(samples: Sequence[Sample]) -> Sample:
+    """The mean over checkpoints of their means, one number a prompt of any of them.
+
+    Checkpoints answer other prompts right. A prompt's number is the mean plus how far its values
+    move it where it was asked, so that the numbers' mean is the mean over checkpoints, and their
+    spread is that of it however many prompts are shared; of the same prompts at all checkpoints,
+    it is just the mean of each prompt's values.
+
+    Args:
+        samples: At each checkpoint, no prompt (cluster) twice.
+
+    Raises:
+        MeasurementError: A prompt occurs twice at a checkpoint.
+    """
+    prompts = np.unique(np.concatenate([each.cluster for each in samples]))
+    moved = np.zeros(len(prompts))
+    for each in samples:
+        if len(np.unique(each.cluster)) < len(each):
+            raise MeasurementError("a mean over checkpoints needs one value a prompt, got more")
+        at = np.searchsorted(prompts, each.cluster)
+        moved[at] += (each.values - each.values.mean()) * len(prompts) / len(each)
+    middle = float(np.mean([each.values.mean() for each in samples]))
+    return Sample(middle + moved / len(samples), prompts, samples[0].unit)

@@ -1,0 +1,458 @@
+"""Why a model fails at a problem: fewer heuristic neurons at work, or weaker ones.
+
+A heuristic neuron is at work on a prompt when a heuristic that it matches holds for the prompt. How
+many are, and what they add to the logit of the right answer, is held against correct prompts that
+are alike: what holds for a prompt is a function of its operands, and failures have other operands.
+
+Source: Nikankin et al. 2025, section 5 and Figure 9, whose correct and incorrect prompts are any,
+and whose contributions are against nothing. Where we differ: prompts are matched, as many neurons
+of the same layers and attribution that match no heuristic are the control, and logits are centred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mechtests import margins, statistics
+from mechtests.arithmetic.heuristics import Heuristic, Mask, associated
+from mechtests.arithmetic.logit_lens import value_logits
+from mechtests.arithmetic.problems import Problems
+from mechtests.errors import NotApplicable, UsageError
+from mechtests.measurement import Sample
+from mechtests.metrics.effects import prompts_at_once
+from mechtests.rules import beside, value_control
+from mechtests.tasks.arithmetic import NAMES
+from mechtests.tasks.prompts import Ids
+from mechtests.verdict import Control, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from mechtests.models.network import Network
+
+Floats = NDArray[np.float64]
+
+AUC = 0.7
+FEWER = 0.05
+"""Of the mean count: so many fewer neurons on failed prompts are still not fewer."""
+BINS = 5
+FEWEST_PAIRS = 100
+SHORT = 0.2
+"""Where the control has too few neurons on a larger share of prompts, it cannot tell."""
+MATCHED = 0.5
+"""Nor where its mean attribution is below this part of the heuristic neurons': what hardly touches
+the answer tells a failure from nothing. Neurons without a heuristic often have a tenth."""
+
+
+# ---------------------------------------------------------------- neurons at work
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """Some neurons of a layer, and which heuristics each matches.
+
+    Attributes:
+        layer: The layer.
+        neurons: Their numbers, shape ``[neuron]``.
+        matches: Shape ``[neuron, heuristic]``; those that match none are what controls are
+            drawn from.
+        attribution: What each is attributed, shape ``[neuron]``.
+    """
+
+    layer: int
+    neurons: Ids
+    matches: Mask
+    attribution: Floats
+
+    def at_work(self, held: Mask) -> Mask:
+        """Which neurons match a heuristic that holds for which prompts, ``[prompt, neuron]``.
+
+        Args:
+            held: Which heuristics hold for which prompts, shape ``[prompt, heuristic]``.
+        """
+        found: Mask = held.astype(np.float32) @ self.matches.T.astype(np.float32) > 0
+        return found
+
+    def controls(self, working: Mask) -> Mask:
+        """As many neurons without a heuristic on each prompt, the nearest in attribution.
+
+        Each of a prompt's neurons has another partner, such that the differences of attribution
+        add up to as little as possible; where there are fewer partners, some have none.
+
+        Args:
+            working: The neurons at work, shape ``[prompt, neuron]``.
+
+        Returns:
+            Shape ``[prompt, neuron]``.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        pool = np.flatnonzero(~self.matches.any(1))
+        apart = np.abs(self.attribution[:, None] - self.attribution[pool])
+        found = np.zeros_like(working)
+        for chosen, mine in zip(found, working, strict=True):
+            _, partners = linear_sum_assignment(apart[mine])
+            chosen[pool[partners]] = True
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """What heuristic neurons and their controls do at "=", prompt by prompt, all ``[prompt]``.
+
+    Attributes:
+        count: Neurons with at least one heuristic that holds, each counted once.
+        contribution: What they add to the logit of the right answer, in logits.
+        control: What the control's neurons add.
+        controls: How many these are: ``count``, or fewer where a layer has no more.
+        attribution: The mean attribution of the heuristic neurons; NaN where there is none.
+        control_attribution: That of the control's.
+    """
+
+    count: Ids
+    contribution: Floats
+    control: Floats
+    controls: Ids
+    attribution: Floats
+    control_attribution: Floats
+
+    def __len__(self) -> int:
+        """How many prompts there are."""
+        return len(self.count)
+
+    def select(self, rows: NDArray[Any] | Sequence[int]) -> Self:
+        """Some prompts, by number or as a mask."""
+        at = np.asarray(rows)
+        return replace(self, **{each.name: getattr(self, each.name)[at] for each in fields(self)})
+
+
+def counts(
+    problems: Problems, classified: Sequence[Classified], heuristics: Sequence[Heuristic]
+) -> Ids:
+    """How many heuristic neurons are at work on each prompt; it needs no network.
+
+    Args:
+        problems: The prompts.
+        classified: The neurons of each layer, no layer twice.
+        heuristics: What the columns of ``matches`` are.
+    """
+    held = _held(problems, heuristics)
+    found: Ids = np.zeros(len(problems), np.int64)
+    for layer in classified:
+        found = found + layer.at_work(held).sum(1)
+    return found
+
+
+def contributions(
+    network: Network,
+    problems: Problems,
+    classified: Sequence[Classified],
+    heuristics: Sequence[Heuristic],
+) -> Contributions:
+    """What heuristic neurons add to the right answer's logit at "=", beside their controls.
+
+    Direct and indirect heuristics count alike, as in the paper.
+
+    Args:
+        network: The network.
+        problems: The prompts, of one operator.
+        classified: The neurons of each layer, no layer twice.
+        heuristics: What the columns of ``matches`` are.
+    """
+    held = _held(problems, heuristics)
+    effects = direct_effects(network, problems, {each.layer: each.neurons for each in classified})
+    parts: list[list[Any]] = []
+    for each in classified:
+        working, added = each.at_work(held), effects[each.layer]
+        parts.extend(
+            [chosen.sum(1), (chosen * added).sum(1), chosen @ each.attribution]
+            for chosen in (working, each.controls(working))
+        )
+    of_all = np.array(parts, np.float64).reshape(len(classified), 2, 3, len(problems)).sum(0)
+    (many, added, attributed), (many_controls, added_controls, attributed_controls) = of_all
+    with np.errstate(invalid="ignore"):
+        return Contributions(
+            many.astype(np.int64),
+            added,
+            added_controls,
+            many_controls.astype(np.int64),
+            attributed / many,
+            attributed_controls / many_controls,
+        )
+
+
+def direct_effects(
+    network: Network, problems: Problems, neurons: Mapping[int, Ids]
+) -> dict[int, Floats]:
+    """What single neurons at "=" add to the logit of each prompt's right answer, by layer.
+
+    The activation times what a unit of it adds (``logit_lens.value_logits``: the final norm does
+    not divide, and logits are centred over the vocabulary).
+
+    Args:
+        network: The network.
+        problems: The prompts.
+        neurons: The neurons of each layer.
+
+    Returns:
+        Shape ``[prompt, neuron]`` each.
+    """
+    import torch
+
+    answers, which = np.unique(problems.answer, return_inverse=True)
+    lens = {
+        at: value_logits(network, at, n.tolist(), answers.tolist()) for at, n in neurons.items()
+    }
+    sites = [f"post.{layer}@end" for layer in neurons]
+    most = prompts_at_once(network.shape, problems.tokens.shape[1] * network.shape.layers)
+    found: dict[int, list[Floats]] = {layer: [] for layer in neurons}
+    for start in range(0, len(problems), most):
+        tokens = torch.from_numpy(problems.tokens[start : start + most]).to(network.device)
+        with torch.no_grad():
+            run = network.run(tokens, keep=sites, stop=max(neurons, default=0) + 1)
+        for layer, numbers in neurons.items():
+            post = run["post@end", layer].double().cpu().numpy()[:, numbers]
+            found[layer].append(post * lens[layer][which[start : start + most]])
+    return {layer: np.concatenate(each) for layer, each in found.items()}
+
+
+def _held(problems: Problems, heuristics: Sequence[Heuristic]) -> Mask:
+    return associated(heuristics, problems.first, problems.second, problems.result)
+
+
+# ---------------------------------------------------------------- pairs of prompts
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedPairs:
+    """Correct prompts, each with an incorrect one that is alike.
+
+    Attributes:
+        correct: Rows among the correct prompts, shape ``[pair]``, none twice.
+        incorrect: Rows among the incorrect ones, the same.
+        stratum: The number of the pair's stratum, shape ``[pair]``.
+    """
+
+    correct: Ids
+    incorrect: Ids
+    stratum: Ids
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self.stratum)
+
+    def apart(self, correct: Problems, incorrect: Problems) -> dict[str, float]:
+        """How far pairs are still apart on average: incorrect minus correct."""
+        mine, theirs = correct.select(self.correct), incorrect.select(self.incorrect)
+        return {
+            name: float(getattr(theirs, name).mean() - getattr(mine, name).mean())
+            for name in VARIABLES
+        }
+
+
+VARIABLES = ("first", "second", "result")
+
+
+def pairs(
+    correct: Problems,
+    incorrect: Problems,
+    generator: np.random.Generator,
+    *,
+    bins: int = BINS,
+    fewest: int = FEWEST_PAIRS,
+    most: int | None = None,
+) -> MatchedPairs:
+    """Correct and incorrect prompts in pairs with both operands and the answer in the same bins.
+
+    A stratum is a bin of operand 1, of operand 2 and of the answer. Bins hold equally many of
+    the incorrect prompts, of which there are few, as far as equal numbers let them. Within a
+    stratum prompts are paired at random, each at most once; those without a partner are left out.
+
+    Args:
+        correct: Prompts that are answered right, of one operator.
+        incorrect: Prompts of the same operator that are not.
+        generator: The source of the pairing.
+        bins: Of each variable.
+        fewest: So many pairs are needed.
+        most: No more pairs than these are kept, at random.
+
+    Raises:
+        UsageError: The prompts are not of one operator.
+        NotApplicable: There are fewer pairs than needed.
+    """
+    operators = set(correct.operator.tolist()) | set(incorrect.operator.tolist())
+    if len(operators) > 1:
+        raise UsageError(f"pairs are of prompts of one operator, got those of {sorted(operators)}")
+    name = NAMES[operators.pop()] if operators else "arithmetic"
+    found = _paired(*_strata(correct, incorrect, bins), generator)
+    if len(found) < fewest:
+        raise NotApplicable(
+            f"{name}: {len(found)} pairs of a correct and an incorrect prompt with operands and "
+            f"answer in the same bins, of {len(correct)} correct and {len(incorrect)} incorrect "
+            f"ones, and {fewest} are needed; take more prompts, or a model that fails more"
+        )
+    if most is None or len(found) <= most:
+        return found
+    kept = np.sort(generator.permutation(len(found))[:most])
+    return MatchedPairs(found.correct[kept], found.incorrect[kept], found.stratum[kept])
+
+
+def _strata(correct: Problems, incorrect: Problems, bins: int) -> tuple[Ids, Ids]:
+    """The stratum of every correct and of every incorrect prompt, as one number."""
+    of_both: list[Ids] = [np.zeros(len(each), np.int64) for each in (correct, incorrect)]
+    for name in VARIABLES if len(incorrect) else ():
+        edges = np.quantile(getattr(incorrect, name), np.arange(1, bins) / bins)
+        for at, each in enumerate((correct, incorrect)):
+            of_both[at] = of_both[at] * bins + np.searchsorted(edges, getattr(each, name), "right")
+    return of_both[0], of_both[1]
+
+
+def _paired(correct: Ids, incorrect: Ids, generator: np.random.Generator) -> MatchedPairs:
+    """Pairs within strata, given the stratum of every prompt."""
+    rows: list[tuple[Ids, Ids, Ids]] = []
+    for stratum in np.intersect1d(correct, incorrect):
+        mine, theirs = (
+            generator.permutation(np.flatnonzero(each == stratum)) for each in (correct, incorrect)
+        )
+        many = min(len(mine), len(theirs))
+        rows.append((mine[:many], theirs[:many], np.full(many, stratum, np.int64)))
+    none = np.zeros(0, np.int64)
+    return MatchedPairs(*(np.concatenate([none, *(each[i] for each in rows)]) for i in range(3)))
+
+
+# ---------------------------------------------------------------- rules
+
+
+def wins(correct: Floats, incorrect: Floats) -> Sample:
+    """In which pairs the correct prompt has the larger value: 1 or 0, ties a half.
+
+    Its mean is the AUC within strata: the chance that a correct prompt has more than an
+    incorrect one that is alike. Over all prompts, the AUC would also count pairs of different
+    operands, which matching is there to leave out; and pairs, unlike those, are independent.
+
+    Args:
+        correct: Shape ``[pair]``.
+        incorrect: Shape ``[pair]``.
+
+    Raises:
+        UsageError: They are not of the same pairs.
+    """
+    _refuse_unpaired(correct, incorrect)
+    values = (correct > incorrect) + (correct == incorrect) / 2
+    return Sample(values.astype(np.float64), np.arange(len(values)), "share of pairs")
+
+
+def weaker(correct: Contributions, incorrect: Contributions, *, margin: float = AUC) -> Verdict:
+    """Whether heuristic neurons add less to the right answer where the model fails.
+
+    The AUC within pairs (``wins``) is above 0.7, by Clopper-Pearson as for any proportion, and
+    above that of the control, pair by pair. It does not hold where the control cannot tell: too
+    few neurons on over a fifth of the prompts, or less than half of the attribution.
+
+    Args:
+        correct: Of the pairs' correct prompts, in the order of the pairs.
+        incorrect: Of their incorrect ones.
+        margin: What the AUC must be above.
+    """
+    auc = wins(correct.contribution, incorrect.contribution)
+    control = wins(correct.control, incorrect.control)
+    verdict = margins.above(
+        auc, margin, what="AUC of contributions, correct against incorrect", kind="proportion"
+    )
+    more = margins.above(auc - control, 0.0, what=f"AUC minus theirs ({control.mean:.2f})")
+    heuristic, matched = (
+        _means(getattr(correct, name), getattr(incorrect, name))
+        for name in ("attribution", "control_attribution")
+    )
+    told = beside(verdict, value_control("count- and attribution-matched neurons", more)).showing(
+        contribution=_means(correct.contribution, incorrect.contribution),
+        control=_means(correct.control, incorrect.control),
+        attribution=heuristic,
+        control_attribution=matched,
+    )
+    short = np.r_[correct.controls < correct.count, incorrect.controls < incorrect.count].mean()
+    if told.outcome is not Outcome.HOLDS:
+        return told
+    if short > SHORT:
+        why = f"on {short:.0%} of the prompts a layer has fewer neurons without a heuristic"
+    elif sum(matched.values()) < MATCHED * sum(heuristic.values()):
+        middle, other = (sum(each.values()) / 2 for each in (heuristic, matched))
+        why = f"its neurons are attributed {other:.2g} on average, heuristic ones {middle:.2g}"
+    else:
+        return told
+    sentence = f"{told.sentence}; the control cannot tell: {why}"
+    return replace(told, outcome=Outcome.INCONCLUSIVE, sentence=sentence)
+
+
+def not_fewer(
+    correct: Ids,
+    incorrect: Ids,
+    *,
+    unmatched: tuple[Ids, Ids] | None = None,
+    share: float = FEWER,
+) -> Verdict:
+    """Whether no fewer heuristic neurons are at work where the model fails.
+
+    Non-inferiority: the count on incorrect prompts minus that on correct ones is above -5% of
+    the mean count, decided pair by pair on the difference plus 5% of the pair's mean.
+
+    Args:
+        correct: Counts on the pairs' correct prompts, shape ``[pair]``.
+        incorrect: On their incorrect ones.
+        unmatched: Counts on all correct and on all incorrect prompts, which are shown: what
+            operands alone do to the count.
+        share: See above.
+
+    Raises:
+        UsageError: The counts are not of the same pairs.
+    """
+    _refuse_unpaired(correct, incorrect)
+    difference = _sample(incorrect - correct)
+    mean = _sample((incorrect + correct) / 2)
+    contrast = margins.above(
+        difference + mean * share, 0.0, what=f"difference plus {share:.0%} of the mean count"
+    )
+    found = statistics.summary(difference)
+    said = (
+        f"heuristic neurons on incorrect minus correct prompts: "
+        f"{margins.spoken(found.mean, found.interval(), 0.0)}, of {mean.mean:.3g} on average"
+    )
+    verdict = replace(contrast, sentence=f"{said}; {contrast.sentence}")
+    return verdict if unmatched is None else beside(verdict, _without_matching(*unmatched))
+
+
+def _refuse_unpaired(correct: NDArray[Any], incorrect: NDArray[Any]) -> None:
+    if len(correct) != len(incorrect):
+        raise UsageError(
+            f"correct and incorrect prompts are compared in pairs, got {len(correct)} and "
+            f"{len(incorrect)}; select both by the rows of the same pairs"
+        )
+
+
+def _without_matching(correct: Ids, incorrect: Ids) -> Control:
+    apart = float(incorrect.mean() - correct.mean())
+    return Control(
+        "prompts without matching",
+        f"prompts without matching: {apart:.3g} on incorrect minus correct ones, over "
+        f"{len(correct)} correct and {len(incorrect)} incorrect prompts",
+        reached=False,
+        values=(apart,),
+        decides=False,
+    )
+
+
+def _sample(values: NDArray[Any]) -> Sample:
+    return Sample(np.asarray(values, np.float64), np.arange(len(values)), "neurons")
+
+
+def _means(
+    one: Floats, other: Floats, names: tuple[str, str] = ("correct", "incorrect")
+) -> dict[str, float]:
+    """Means of what is there of both."""
+    means = [
+        float(each[np.isfinite(each)].mean()) if len(each) else np.nan for each in (one, other)
+    ]
+    return dict(zip(names, means, strict=True))
