@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mechtests import claim
+from mechtests.circuits import finding, measures
 from mechtests.measurement import HALVES, named
 from mechtests.metrics import gates, roles
 from mechtests.metrics.stages import (
@@ -29,6 +30,7 @@ from mechtests.verdict import Outcome, not_applicable
 
 DRAWS = 999  # re-sums of stored values cost nothing
 READINGS = ("signed", "helpful")
+CIRCUIT = {"edges": measures.scores_on(ioi)}
 
 
 def swapped(needs):
@@ -36,9 +38,9 @@ def swapped(needs):
     return {f"{name}_swapped": need for name, need in needs.items()}
 
 
-def shares(measured, stage, heads, choose="selection"):
+def shares(measured, stage, heads, choose="selection", among=None):
     """Both readings of the share that some heads have, on the half that did not choose."""
-    return readings(stage.effects(measured), heads, choose, other(choose))
+    return readings(stage.effects(measured), heads, choose, other(choose), among)
 
 
 def other(half):
@@ -79,10 +81,35 @@ def random_heads(measured, stage, heads):
     return controls
 
 
-def ratios(measured, stage, heads):
+def ratios(measured, stage, heads, among=None):
     """Both readings as numbers, and whose they are, to be shown."""
-    values = {each: float(share.ratio) for each, share in shares(measured, stage, heads).items()}
-    return {"heads": named(heads), **{k: v if np.isfinite(v) else None for k, v in values.items()}}
+    found = shares(measured, stage, heads, among=among)
+    return {"heads": named(heads), **{name: finite(share.ratio) for name, share in found.items()}}
+
+
+def finite(value):
+    """A number for a record; None where it is none."""
+    return float(value) if np.isfinite(value) else None
+
+
+def in_circuit(measured, stage, heads):
+    """Both readings over the heads of the circuit of 5% of the edges, role heads and whole alike.
+
+    That circuit needs the scores of edges alone; the one with the best faithfulness would double
+    what the first step's claim costs.
+    """
+    circuit = finding.heads_of(finding.largest_circuit(measured.edges, "selection"))
+    return ratios(measured, stage, [head for head in heads if head in circuit], circuit)
+
+
+def at_once(measured):
+    """What all heads of the role do when patched at once, and its share of what every head does."""
+    role, every_head = (-measured.joint.sample(of, "evaluation") for of in ("role", "every"))
+    return {
+        "role": role.mean,
+        "every_head": every_head.mean,
+        "share": finite(np.divide(role.mean, every_head.mean)) if every_head.mean else None,
+    }
 
 
 def judged(measured, stage, *controls, swap=None, **more):
@@ -98,6 +125,8 @@ def judged(measured, stage, *controls, swap=None, **more):
     return beside(verdict, *random_heads(measured, stage, heads), *controls).showing(
         shares=ratios(measured, stage, heads),
         ceiling_best_heads=ratios(measured, stage, ceiling),
+        over_circuit_heads=in_circuit(measured, stage, heads),
+        patched_at_once=at_once(measured),
         **{name: ratios(measured, stage, each) for name, each in more.items()},
         replication=str(rule(swap or measured, stage, "evaluation")),
     )
@@ -116,7 +145,7 @@ def swap_of(measured, needs, *same):
     task=ioi,
     components=["name-mover", "copy-suppression", "algorithm"],
     gate=gates.does(ioi, patched=True),
-    needs={**MOVING, **SUPPRESSING},
+    needs={**MOVING, **SUPPRESSING, "joint": MOVE.jointly, **CIRCUIT},
     controls=["as many random heads of the same layers; roles are scores without the effect"],
 )
 def test_name_movers_and_copy_suppression_heads_explain_the_direct_effect(measured, judge):
@@ -141,6 +170,8 @@ def test_name_movers_and_copy_suppression_heads_explain_the_direct_effect(measur
         **MOVING,
         **inhibiting("selection"),
         **swapped(inhibiting("evaluation")),
+        "joint": INHIBIT.jointly,
+        **CIRCUIT,
     },
     controls=["as many random heads of the same layers below the name movers"],
 )
@@ -169,6 +200,8 @@ def test_s_inhibition_heads_explain_the_effect_on_the_name_movers_queries(measur
         **FINDING,
         **speaking("selection"),
         **swapped(speaking("evaluation")),
+        "joint": FIND.jointly,
+        **CIRCUIT,
     },
     controls=[
         "as many random heads of the same layers below the S-inhibition heads",

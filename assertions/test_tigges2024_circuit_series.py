@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from mechtests import claim, means
-from mechtests.circuits import finding, measures, search, stability
+from mechtests.circuits import finding, measures, search, sizes, stability
 from mechtests.circuits.similarity import ewma
-from mechtests.measurement import HALVES
 from mechtests.metrics import behaviour, gates
 from mechtests.orders import FEWEST_MODELS, ordered
 from mechtests.rules import beside, every
@@ -19,6 +18,7 @@ from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
 IOI = behaviour.answers(ioi.behaviour)
 SCORES = measures.scores_on(ioi)
+KINDS = ("edges", "nodes")
 LAST = 5
 FEWEST = 3
 
@@ -28,10 +28,10 @@ def learned(measured):
     return gates.emergence(measured.ioi, ioi, measured.generator("onset"))
 
 
-def formed(measured, found):
+def formed(scores, found):
     """The places of the checkpoints whose circuits are read: from the onset of IOI on."""
     labels = {found.onset.moments[at].label for at in found.formed}
-    return [at for at, each in enumerate(measured.scores.moments) if each.label in labels]
+    return [at for at, each in enumerate(scores.moments) if each.label in labels]
 
 
 def tokens(series, places):
@@ -60,7 +60,7 @@ def test_circuits_approach_the_final_circuit(measured, judge):
     found = learned(measured)
     if found.unasked:
         judge(found.unasked)
-    places = formed(measured, found)
+    places = formed(measured.scores, found)
     spaced = [places[at] for at in stability.equally_spaced(tokens(measured.scores, places))]
     if not spaced:
         judge(
@@ -156,7 +156,7 @@ def learners(measured):
         if emerged.unasked:
             without.append(f"{model.model}: {emerged.unasked.sentence}")
         else:
-            found.append((model, formed(model, emerged)))
+            found.append((model, formed(model.scores, emerged)))
     return found, without
 
 
@@ -186,45 +186,38 @@ def test_circuit_size_grows_with_model_size(measured, judge):
     """
     models, without = learners(measured)
     found = {
-        model.model: [
-            [finding.smallest(model.scores[at], model.sizes[at], half) for half in HALVES]
-            for at in places[-LAST:]
-        ]
+        model.model: sizes.smallest(model.scores, model.sizes, places[-LAST:])
         for model, places in models
     }
-    sizes = {name: [[each.size for each in pair] for pair in of] for name, of in found.items()}
+    edges, nodes = ({name: sizes.counts(each, of) for name, each in found.items()} for of in KINDS)
     graphs = {model.model: finding.graph_of(model.scores[-1]).edges for model, _ in models}
     parts = [
         ordered(
-            {name: stability.log_size(each, kind) for name, each in sizes.items()},
+            {name: sizes.log_size(each) for name, each in counts.items()},
             more_than=0.25,
             what=f"log2 {kind} of the smallest faithful circuit",
         )
-        for kind in ("edges", "nodes")
+        for kind, counts in zip(KINDS, (edges, nodes), strict=True)
     ]
-    if len(sizes) < FEWEST_MODELS:
+    if len(found) < FEWEST_MODELS:
         judge(named(parts[0], without))
-    verdict = every(*parts, what="circuit size")
-    every_circuit = [each for of in found.values() for pair in of for each in pair]
-    censored = sum(each.censored for each in every_circuit)
-    if censored > len(every_circuit) / 10:
-        why = f"{censored} of {len(every_circuit)} circuits never keep 80% up to 5% of the edges"
-        verdict = replace(
-            verdict, outcome=Outcome.INCONCLUSIVE, sentence=f"{why}; {verdict.sentence}"
-        )
+    pairs = [pair for each in found.values() for pair in each]
+    verdict = sizes.uncensored(every(*parts, what="circuit size"), pairs)
+    parameters = {model.model: model.parameters for model, _ in models}
     judge(
-        named(beside(verdict, as_the_graph(sizes, graphs)), without).showing(
-            edges={
-                name: [[s.edges for s in pair] for pair in each] for name, each in sizes.items()
-            },
+        named(beside(verdict, as_the_graph(edges, graphs)), without).showing(
+            edges={name: each.tolist() for name, each in edges.items()},
             graph_edges=graphs,
+            parameters=parameters,
+            edges_with_parameters=sizes.with_parameters(edges, parameters),
+            nodes_with_parameters=sizes.with_parameters(nodes, parameters),
         )
     )
 
 
-def as_the_graph(sizes, graphs):
+def as_the_graph(edges, graphs):
     """The control that circuits grow more than the graph does."""
-    logs = {name: stability.log_size(each, "edges").mean for name, each in sizes.items()}
+    logs = {name: sizes.log_size(each).mean for name, each in edges.items()}
     if len(logs) < 2:
         return Control("graph", "graph: fewer than two models", reached=False, decides=False)
     first, *_, last = logs

@@ -9,7 +9,7 @@ from mechtests.circuits import finding, measures
 from mechtests.circuits.circuit import names_of
 from mechtests.circuits.faithfulness import faithfulness
 from mechtests.measurement import named
-from mechtests.metrics import effects, gates, roles
+from mechtests.metrics import attention, effects, gates, roles, years
 from mechtests.metrics.copying import copy_scores
 from mechtests.metrics.succession import successor_scores
 from mechtests.rules import (
@@ -27,6 +27,7 @@ from mechtests.tasks.greater_than import greater_than
 from mechtests.tasks.ioi import ioi
 from mechtests.tasks.ordered_pairs import ordered_pairs
 from mechtests.tasks.pronoun import pronoun
+from mechtests.tasks.repeated_tokens import repeated_tokens
 from mechtests.tasks.sva import sva
 from mechtests.verdict import Control, Outcome, Verdict, not_applicable
 
@@ -131,64 +132,120 @@ def in_circuit(circuit, heads):
     return sum(bool(circuit.nodes[circuit.graph.head(*head)]) for head in heads)
 
 
-@claim(
-    "tigges2024.components-in-circuit",
-    section="4",
-    says="The heads with each role are in the circuit of the task.",
-    task=ioi,
-    components=["circuit", "name-mover"],
-    gate=gates.does(ioi, patched=True),
-    needs={
+COMPONENTS = {
+    "ioi": {
         "scores": measures.scores_on(ioi),
         "small": measures.small_on(ioi),
         "copying": copy_scores(ioi),
         "effects": effects.direct_effects(ioi),
         "successors": successor_scores(ordered_pairs),
     },
+    "greater_than": {
+        "scores": measures.scores_on(greater_than),
+        "small": measures.small_on(greater_than),
+        "copying": copy_scores(ioi),
+        "effects": effects.direct_effects(greater_than),
+        "successors": successor_scores(ordered_pairs),
+        "induction": attention.head_scores(repeated_tokens),
+        "years": years.year_reading(greater_than),
+    },
+}
+
+
+def copying(measured):
+    """Heads that copy names, which serve IOI."""
+    return roles.copying_heads(measured.copying, "selection")
+
+
+def following(measured):
+    """Successor heads, which serve greater-than."""
+    return roles.successor_heads(measured.successors, "selection")
+
+
+def serving(measured):
+    """Successor and induction heads, which the paper says serve greater-than."""
+    found = roles.induction_heads(measured.induction, "selection")
+    return sorted({*following(measured), *found})
+
+
+ROLES = {
+    "ioi": ("copying heads", copying, "successor heads", following),
+    "greater_than": ("successor and induction heads", serving, "copying heads", copying),
+}
+"""The heads with the role, and those with a role in another task."""
+
+
+@claim(
+    "tigges2024.components-in-circuit",
+    section="4",
+    says="The heads with each role are in the circuit of the task.",
+    tasks=(ioi, greater_than),
+    components=["circuit", "name-mover", "successor", "induction"],
+    gate=lambda task: gates.does(task, patched=True),
+    needs=lambda task: COMPONENTS[task.name],
     controls=[
         "as many random heads of the same layers are as often in the circuit",
-        "heads with a role in another task, successor heads, are not there more than random heads",
+        "heads with a role in another task are not there more than random heads",
     ],
 )
 def test_the_heads_with_each_role_are_in_the_circuit_of_the_task(measured, judge):
-    """More copying heads are in the circuit than random heads, and they help the logits directly.
+    """More heads with the role are in the circuit than random heads, and they help the logits.
 
-    Heads have the role by their copy scores alone, on the selection half; the circuit is the
-    small one with the best faithfulness there. Their summed direct effect on the evaluation half is
-    above 0. A circuit with over half of all heads tells nothing: inconclusive.
+    Copying heads for IOI, successor and induction heads for greater-than, by their scores alone on
+    the selection half; the circuit is the small one with the best faithfulness there. Their summed
+    direct effect on the evaluation half is above 0. A circuit with over half of all heads tells
+    nothing: inconclusive. Of greater-than, what the circuit's heads read of the year and what its
+    MLPs make of it is shown.
     """
     circuit = finding.chosen_circuit(measured.scores, measured.small)
     layers, heads = circuit.graph.layers, circuit.graph.heads
-    role = roles.copying_heads(measured.copying, "selection")
+    what, holders, wrong, others = ROLES[measured.task]
+    role = holders(measured)
     if not role:
-        judge(not_applicable("no head copies names on the selection half"))
-    every_head = [(layer, head) for layer in range(layers) for head in range(heads)]
-    inside = in_circuit(circuit, every_head)
-    if inside > len(every_head) / 2:
-        why = f"{inside} of {len(every_head)} heads are in the circuit, over half of them"
+        judge(not_applicable(f"there are no {what} on the selection half"))
+    inside = len(finding.heads_of(circuit))
+    if inside > layers * heads / 2:
+        why = f"{inside} of {layers * heads} heads are in the circuit, over half of them"
         judge(Verdict(Outcome.INCONCLUSIVE, why))
     effect = measured.effects.sum_over("direct_effect", role, "evaluation")
-    verdict = above(effect, 0.0, what=f"summed direct effect of the copying heads {named(role)}")
+    verdict = above(effect, 0.0, what=f"summed direct effect of the {what} {named(role)}")
     random = random_share(measured, circuit, role, "random heads")
+    another = [head for head in others(measured) if head not in role]
+    verified = reading(measured, circuit) if measured.task == "greater_than" else {}
     judge(
-        beside(verdict, random, of_another_task(measured, circuit, role)).showing(
-            copying_heads=named(role),
+        beside(verdict, random, of_another_task(measured, circuit, wrong, another)).showing(
+            role_heads=named(role),
             in_circuit=in_circuit(circuit, role),
             heads_in_circuit=inside,
             edges=circuit.size,
+            **verified,
         )
     )
 
 
-def of_another_task(measured, circuit, role):
-    """The control that successor heads, which serve greater-than, are in it as random heads are."""
-    name = "successor heads"
-    others = [
-        head for head in roles.successor_heads(measured.successors, "selection") if head not in role
-    ]
+def reading(measured, circuit):
+    """What the paper verifies of greater-than, on the evaluation half.
+
+    How often the heads that write to the MLPs before the logits look at the year, and name it or
+    the next; how much more those MLPs add to later years than to others, in logits.
+    """
+    looks, names, raised = (
+        measured.years.mean(value, "evaluation") for value in ("looks", "names", "raised")
+    )
+    mlps = finding.mlps_into_logits(circuit)
+    heads = finding.heads_into_mlps(circuit, mlps)
+    return {
+        "mlps_raise_later_years": {f"m{layer}": float(raised[layer]) for layer in mlps},
+        "heads_look_at_the_year": {named([head]): float(looks[head]) for head in heads},
+        "heads_name_the_year": {named([head]): float(names[head]) for head in heads},
+    }
+
+
+def of_another_task(measured, circuit, name, others):
+    """The control that heads which serve another task are in it as random heads are."""
     if not others:
-        return absent(name, "no head that does not copy has a succession score above 0.2")
-    control = random_share(measured, circuit, others, "random heads for successor heads")
+        return absent(name, "no head has this role alone")
+    control = random_share(measured, circuit, others, f"random heads for {name}")
     inside = in_circuit(circuit, others)
     said = f"{inside} of {len(others)} are in the circuit, p = {control.p:.2g} against random heads"
     return Control(name, f"{name}: {said}", reached=control.p <= CONTROL_LEVEL)

@@ -104,7 +104,8 @@ class Share:
     def ratio(self) -> float:
         """N over D, clusters weighing the same; infinite or NaN where D is 0."""
         part, whole = (statistics.summary(each).mean for each in (self.part, self.whole))
-        return float(np.divide(part, whole))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.divide(part, whole))
 
     def above(self, share: float, *, what: str) -> Verdict:
         """Whether the share is above c, on the contrast N - c D; see ``share_above``."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from mechtests.circuits import finding, search
 from mechtests.circuits.graph import Graph
 from mechtests.tasks.prompts import Task
 
@@ -43,6 +44,7 @@ Heads = Literal[
     "constant", "none", "threshold", "turn over", "emerge", "emerge late", "named", "algorithm"
 ]
 Course = Literal["steady", "trend", "dip"]
+Sizes = Literal["apart", "rising", "margin", "together"]
 
 
 def _learned(at: int = 6) -> np.ndarray:
@@ -126,6 +128,11 @@ class World:
             greater-than; what ``named-heads-160m`` says of them is so, but that 9.7 ends at
             exactly half of its peak; or each step of the IOI algorithm has its head.
         course: What the head of the last of those steps does of it over training.
+        sizes: What the smallest faithful circuits do over training: each half's varies by itself,
+            by half an octave; and both rise along a line by three octaves; vary together by
+            exactly the 0.25 octaves that ``circuit-size-fluctuates`` must exceed; or are together
+            at times an octave larger and at times an octave smaller.
+            None where the claim is about something else.
         others: The heads of single metrics, by name, where they differ.
         twins: Two checkpoints have the same weights.
         untold: The tokens of a checkpoint are not known.
@@ -135,6 +142,7 @@ class World:
     behaviour: Behaviour = "noise"
     heads: Heads = "constant"
     course: Course = "steady"
+    sizes: Sizes | None = None
     others: Mapping[str, Heads] = field(default_factory=dict, hash=False)
     twins: bool = False
     untold: bool = False
@@ -319,12 +327,62 @@ def _end_attention(draw: Draw, task: Task) -> Arrays:
 def _edge_scores(draw: Draw, task: Task) -> Arrays:
     """Edges that always matter as much, with the run's own wandering about that."""
     graph = Graph(*draw.shape, parallel=True)
+    if draw.world.sizes is not None:
+        return _one_head_after_another(graph)
     always = draw.generator.standard_normal((graph.writers, graph.readers))
     wandering = 0.5 * draw.regressive(graph.writers, graph.readers)
     own = 0.2 * draw.generator.standard_normal((2, COUNT, graph.writers, graph.readers))
     halves = (always + wandering + own) * graph.allowed
     facts = np.tile([*draw.shape, 1.0, draw.shape[1]], (COUNT, 1))
     return {"selection": halves[0], "evaluation": halves[1], "graph": facts}
+
+
+def _one_head_after_another(graph: Graph) -> Arrays:
+    """Scores by which the first n edges join the input with the logits, but for the last few.
+
+    One head after another writes the logits and reads the input.
+    """
+    scores = np.zeros((graph.writers, graph.readers))
+    for head in range(graph.layers * graph.heads):
+        node = graph.head(*divmod(head, graph.heads))
+        scores[node, -1] = 2.0 ** -float(head)
+        scores[0, np.flatnonzero(graph.nodes == node)] = 0.9 * 2.0 ** -float(head)
+    both = np.tile(scores, (COUNT, 1, 1))
+    facts = np.tile([graph.layers, graph.heads, 1.0, graph.heads], (COUNT, 1))
+    return {"selection": both, "evaluation": both, "graph": facts}
+
+
+def _octaves(draw: Draw) -> np.ndarray:
+    """Log2 sizes of the halves' smallest faithful circuits, ``[moment, half]``."""
+
+    def vary(size: float, halves: int) -> np.ndarray:
+        if draw.kind == "autocorrelated":
+            return size * draw.regressive(halves)
+        return size * draw.generator.standard_normal((COUNT, halves))
+
+    found = 3.4 + np.zeros((COUNT, 2))
+    if draw.world.sizes == "rising":
+        line = np.log2(np.maximum(STEPS, 1.0))
+        found += 0.5 * (line[:, None] - line[-1]) + 1.5
+    if draw.world.sizes == "together":
+        return found + draw.generator.choice((-1.0, 1.0), (COUNT, 1)) + vary(0.2, 2)
+    if draw.world.sizes == "margin":
+        return found + vary(0.25, 1) + vary(0.2, 2)
+    return found + vary(0.5, 2)
+
+
+def _sizes(draw: Draw, task: Task) -> Arrays:
+    """Circuits keep 0.85 of the behaviour from their size on, and 0.7 below it."""
+    grid = finding.grid_of(Graph(*draw.shape, parallel=True), ratio=search.RATIO)
+    enough = np.log2(grid) >= _octaves(draw)[..., None]
+    enough[..., -1] = True
+    judged_on = 1 - np.arange(PROMPTS) % 2
+    kept = np.where(enough, 0.85, 0.7)[:, judged_on]
+    return {
+        "clean": np.ones((COUNT, PROMPTS)),
+        "corrupted": np.zeros((COUNT, PROMPTS)),
+        "kept": kept,
+    }
 
 
 def _into(draw: Draw, role: tuple[int, int]) -> np.ndarray:
@@ -379,6 +437,7 @@ PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
     "succession.successor_scores": _successor_scores,
     "suppression.cspa": _cspa,
     "circuits.edge_scores": _edge_scores,
+    "circuits.sizes": _sizes,
 }
 """What each metric gives in a series, by its name: arrays ``[moment, prompt, ...]``."""
 WEIGHTS = "weights.fingerprints"

@@ -1,7 +1,7 @@
 """The claims on the shares of the IOI algorithm, on networks whose algorithm is planted.
 
 What each head does is measured; which heads copy, suppress or find what came before is said, as
-the planted networks have no room for the other tasks' prompts.
+the planted networks have no room for the other tasks' prompts, and which edges matter.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mechtests.measurement import Head, Measurement
-from mechtests.metrics import effects
+from mechtests.circuits.graph import Graph, Read
+from mechtests.measurement import HALVES, Head, Measurement
+from mechtests.metrics import effects, stages
 from mechtests.metrics.inhibition import s_inhibition
 from mechtests.metrics.paths import into_s_inhibition
 from mechtests.metrics.roles import s_inhibition_heads
@@ -62,6 +63,29 @@ def said(value: str, heads: Sequence[Head], *others: str) -> Measurement:
 
 
 @cache
+def chain() -> Measurement:
+    """Scores of edges: one head tells the next, as in the networks, and all else is noise.
+
+    Said and not measured: attention is so sure in these networks that no gradient reaches queries.
+    """
+    graph = Graph(3, HEADS)
+    scores = 1e-4 * np.random.default_rng(0).random(graph.allowed.shape) * graph.allowed
+    duplicate, inhibition, mover = (graph.head(*each) for each in (DUPLICATE, INHIBITION, MOVER))
+    for writer, reader in (
+        (0, Read(DUPLICATE[0], "v", DUPLICATE[1])),
+        (duplicate, Read(INHIBITION[0], "v", INHIBITION[1])),
+        (inhibition, Read(MOVER[0], "q", MOVER[1])),
+        (mover, Read(3, "logits")),
+    ):
+        scores[writer, graph.reader(reader)] = 1.0
+    axes = dict.fromkeys(HALVES, ("writer", "reader"))
+    facts = np.array([3, HEADS, 0, HEADS], dtype=float)
+    values = {**dict.fromkeys(HALVES, scores), "graph": facts}
+    told = (PROMPTS.cluster, PROMPTS.template, PROMPTS.half)
+    return Measurement("said", values, {**axes, "graph": ("size",)}, {}, *told)
+
+
+@cache
 def part(kind: str, mover: Head, name: str) -> Measurement:
     """One measurement of the IOI prompts, by the name a claim reads it under."""
     net, (base, _, swapped) = network(kind), name.partition("_swapped")
@@ -69,6 +93,8 @@ def part(kind: str, mover: Head, name: str) -> Measurement:
         return said("copied", [mover], "copied_absent", "negative")
     if base == "effects":
         return measure(net, effects.direct_effects, PROMPTS)
+    if base == "edges":
+        return chain()
     by = "evaluation" if swapped else "selection"
     if base == "into_values":
         into = replace(into_s_inhibition, params={**into_s_inhibition.params, "chosen_by": by})
@@ -88,8 +114,18 @@ class Found:
     mover: Head = MOVER
     said: Mapping[str, Measurement] = field(default_factory=dict)
 
+    stage: stages.Stage = stages.MOVE
+
     def __getitem__(self, name: str) -> Measurement:
+        if name == "joint":
+            return self.joint_patch()
         return self.said[name] if name in self.said else part(self.kind, self.mover, name)
+
+    def joint_patch(self) -> Measurement:
+        need = self.stage.jointly
+        metric = replace(need.metric, params=dict(need.params))
+        given = {name: self[name] for name, _ in need.inputs}
+        return measure(network(self.kind), metric, PROMPTS, inputs=given)
 
     def __getattr__(self, name: str) -> Measurement:
         return self[name]
@@ -112,7 +148,11 @@ def measured(
     return Found(kind, mover, {"scores": scores, "cspa": nothing, **more})
 
 
+STAGE_OF = {MOVE: stages.MOVE, INHIBIT: stages.INHIBIT, FIND: stages.FIND}
+
+
 def judged(claim: str, found: Found) -> Verdict:
+    found = replace(found, stage=STAGE_OF[claim])
     with pytest.raises(_JudgedError) as stopped:
         TESTS[claim](measured=found, judge=_stop)
     return stopped.value.verdict
@@ -141,6 +181,10 @@ def test_where_each_step_is_done_by_its_planted_head_the_claim_holds(claim: str)
     assert verdict.shown["replication"].startswith("holds"), verdict.shown["replication"]
     assert verdict.shown["shares"]["helpful"] > 0.95
     assert verdict.shown["ceiling_best_heads"]["heads"] == f"{head[0]}.{head[1]}"
+    assert verdict.shown["patched_at_once"]["share"] > 0.95
+    over_circuit = verdict.shown["over_circuit_heads"]
+    assert over_circuit["heads"] == f"{head[0]}.{head[1]}"
+    assert min(over_circuit["signed"], over_circuit["helpful"]) > 0.95
 
 
 def test_where_a_head_that_copies_is_not_the_one_that_moves_names_the_share_is_refuted() -> None:
@@ -186,3 +230,20 @@ def test_without_a_name_mover_with_effect_the_later_steps_are_not_asked_about() 
     verdict = judged(INHIBIT, measured(effects=harms))
     assert verdict.outcome is Outcome.NOT_APPLICABLE
     assert "no head is a name mover with effect" in verdict.sentence
+
+
+def test_over_the_heads_of_a_circuit_those_outside_are_neither_part_nor_whole() -> None:
+    """The head that moves names is left out of the circuit, and with it all that can be shared."""
+    edges = chain()
+    scores = edges["selection"].copy()
+    scores[Graph(3, HEADS).head(*MOVER)] = 0.0
+    without = replace(edges, values={**edges.values, "selection": scores})
+    verdict = judged(MOVE, measured(edges=without))
+    assert verdict.outcome is Outcome.HOLDS, verdict  # shown, and decides nothing
+    assert verdict.shown["over_circuit_heads"] == {"heads": "none", "signed": 0.0, "helpful": None}
+
+
+def test_heads_of_the_role_that_are_not_heard_do_nothing_when_patched_at_once() -> None:
+    at_once = judged(FIND, measured(duplicate=(0, 4))).shown["patched_at_once"]
+    assert abs(at_once["share"]) < 0.01
+    assert at_once["every_head"] > 1.0

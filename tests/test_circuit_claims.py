@@ -10,12 +10,12 @@ import pytest
 
 from mechtests.case import Case
 from mechtests.circuits import finding, measures
-from mechtests.circuits.graph import Graph
+from mechtests.circuits.graph import Graph, Read
 from mechtests.measurement import Measurement
 from mechtests.models.cell import Cell
 from mechtests.settings import Settings
 from mechtests.verdict import Outcome, Verdict
-from tests.shipped_claims import CLAIMS, verdict_of
+from tests.shipped_claims import ALL, verdict_of
 
 GRAPH = Graph(4, 8, parallel=True)
 PROMPTS = 80
@@ -25,6 +25,7 @@ HOLDS, REFUTED, INCONCLUSIVE = Outcome.HOLDS, Outcome.REFUTED, Outcome.INCONCLUS
 
 ROLE = ((2, 1), (2, 4), (3, 2), (3, 5))
 SERVE = ((0, 3), (0, 6), (1, 0), (1, 7))
+MLP = 3
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class World:
     inside: tuple[tuple[int, int], ...] = (*ROLE, (1, 0))
     successors: tuple[tuple[int, int], ...] = ((1, 3),)
     effect: float = 1.0
+    induction: tuple[tuple[int, int], ...] = ()
+    into_mlp: tuple[tuple[int, int], ...] = ()
+    best: int = GRID[-1]
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def noisy(self, *shape: int, spread: float = 0.3) -> np.ndarray:
@@ -53,6 +57,11 @@ def scores(world: World) -> np.ndarray:
         found[node, -1] = 1.0
         readers = np.flatnonzero(GRAPH.nodes == node)
         found[0, readers] = 0.9
+    for head in world.into_mlp:
+        node = GRAPH.head(*head)
+        found[0, np.flatnonzero(GRAPH.nodes == node)] = 0.9
+        found[node, GRAPH.reader(Read(MLP, "mlp"))] = 0.95
+        found[GRAPH.mlp(MLP), -1] = 1.0
     return found
 
 
@@ -67,7 +76,7 @@ def kept(world: World, share: float, *shape: int) -> np.ndarray:
 
 
 def small(world: World) -> dict[str, np.ndarray]:
-    up = np.linspace(0.5, 1.0, len(GRID))
+    up = np.where(world.best >= GRID, np.linspace(0.5, 1.0, len(GRID)), 0.5)
     return {
         "clean": 4.0 + world.noisy(PROMPTS),
         "corrupted": world.corrupted + world.noisy(PROMPTS),
@@ -94,12 +103,20 @@ PLANTS = {
     },
     "effects.direct_effects": lambda world: {
         "direct_effect": world.noisy(PROMPTS, GRAPH.layers, GRAPH.heads)
-        + heads(world.effect, world.role, world)
+        + heads(world.effect, (*world.role, *world.into_mlp), world)
     },
     "succession.successor_scores": lambda world: {
         "succession": heads(0.8, world.successors, world),
         "shuffled": heads(0.0, (), world),
         "unnormed": heads(0.0, (), world),
+    },
+    "attention.head_scores": lambda world: {
+        "induction": heads(0.8, world.induction, world),
+        **dict.fromkeys(("duplicate", "previous", "induction_unrepeated"), heads(0.0, (), world)),
+    },
+    "years.year_reading": lambda world: {
+        **{value: heads(0.9, world.into_mlp, world) for value in ("looks", "attention", "names")},
+        "raised": np.tile([0.0, 0.0, 0.0, 2.0], (PROMPTS, 1)),
     },
 }
 
@@ -124,8 +141,9 @@ class Results:
         )
 
 
-def judged(name: str, **how: Any) -> Verdict:
-    claim = replace(CLAIMS[f"tigges2024.{name}"], gate=None)
+def judged(name: str, task: str = "ioi", **how: Any) -> Verdict:
+    claim = next(each for each in ALL if each.id == f"tigges2024.{name}" and each.task == task)
+    claim = replace(claim, gate=None)
     source: Any = type("Source", (), {"name": "planted", "kind": "hub"})()
     results: Any = Results(World(**how))
     return verdict_of(Case(claim, Cell("planted", None, source)), results)
@@ -159,7 +177,7 @@ def test_a_circuit_that_keeps_too_little_or_no_more_than_its_controls_does_not_h
 def test_heads_with_the_role_that_are_in_the_circuit_and_help_hold() -> None:
     verdict = judged("components-in-circuit")
     assert verdict.outcome is HOLDS, verdict
-    assert verdict.shown["copying_heads"] == "2.1, 2.4, 3.2, 3.5"
+    assert verdict.shown["role_heads"] == "2.1, 2.4, 3.2, 3.5"
 
 
 EVERY = tuple((layer, head) for layer in range(4) for head in range(8))
@@ -170,8 +188,8 @@ EVERY = tuple((layer, head) for layer in range(4) for head in range(8))
     [
         ({"inside": ((0, 1), (0, 2), (1, 5))}, INCONCLUSIVE, "the control reaches it"),
         ({"effect": -1.0}, REFUTED, "summed direct effect"),
-        ({"successors": SERVE, "inside": (*ROLE, *SERVE)}, INCONCLUSIVE, "heads: 4 of 4"),
-        ({"role": ()}, Outcome.NOT_APPLICABLE, "no head copies names"),
+        ({"successors": SERVE, "inside": (*ROLE, *SERVE)}, INCONCLUSIVE, "successor heads: 4 of 4"),
+        ({"role": ()}, Outcome.NOT_APPLICABLE, "no copying heads"),
     ],
 )
 def test_heads_outside_the_circuit_or_that_hinder_do_not_hold(
@@ -187,3 +205,37 @@ def test_a_circuit_over_half_of_the_heads_tells_nothing(monkeypatch: pytest.Monk
     verdict = judged("components-in-circuit", inside=EVERY)
     assert verdict.outcome is INCONCLUSIVE
     assert "over half" in verdict.sentence
+
+
+WRITE = ((2, 1), (2, 2), (2, 4), (2, 6))
+YEARS: dict[str, Any] = {
+    "task": "greater_than",
+    "inside": (),
+    "into_mlp": WRITE,
+    "successors": WRITE[:2],
+    "induction": WRITE[2:],
+    "role": (),
+    "best": 16,
+}
+
+
+def test_of_greater_than_successor_and_induction_heads_have_the_role() -> None:
+    verdict = judged("components-in-circuit", **{**YEARS, "role": WRITE})
+    assert verdict.outcome is HOLDS, verdict  # copying heads with another role do not count
+    assert verdict.shown["role_heads"] == "2.1, 2.2, 2.4, 2.6"
+    assert verdict.shown["in_circuit"] == 4
+    nothing = judged("components-in-circuit", **{**YEARS, "successors": (), "induction": ()})
+    assert nothing.outcome is Outcome.NOT_APPLICABLE
+    assert "no successor and induction heads" in nothing.sentence
+    wrong = judged("components-in-circuit", **{**YEARS, "inside": SERVE, "role": SERVE, "best": 32})
+    assert wrong.outcome is INCONCLUSIVE, wrong
+    assert "copying heads: 4 of 4 are in the circuit" in wrong.sentence
+
+
+def test_of_greater_than_what_heads_and_mlps_of_the_circuit_do_with_the_year_is_shown() -> None:
+    shown = judged("components-in-circuit", **{**YEARS, "inside": ((3, 5),)}).shown
+    heads = ["2.1", "2.2", "2.4", "2.6"]  # 3.5 writes to the logits alone
+    for value in ("heads_look_at_the_year", "heads_name_the_year"):
+        assert list(shown[value]) == heads
+        assert all(share > 0.85 for share in shown[value].values())
+    assert shown["mlps_raise_later_years"] == {"m3": 2.0}

@@ -8,7 +8,6 @@ import pytest
 from mechtests import means
 from mechtests.circuits import finding, stability
 from mechtests.circuits.graph import Graph
-from mechtests.circuits.search import Point
 from mechtests.measurement import Measurement
 from mechtests.verdict import Outcome
 from tests.curves import allowed
@@ -154,11 +153,3 @@ def test_a_size_is_the_first_on_the_grid_that_keeps_80_percent_on_the_other_half
     never = finding.smallest(scored, found, "evaluation")
     assert never.censored
     assert never.size.edges == finding.ordering(scored, "evaluation").circuit(int(grid[-1])).size
-
-
-def test_a_log_size_is_a_mean_over_checkpoints_of_both_halves() -> None:
-    sizes = [[Point(e, e, 1, np.zeros(0)) for e in pair] for pair in ((8, 32), (16, 64), (32, 128))]
-    found = stability.log_size(sizes, "edges")
-    assert found.mean == pytest.approx(5.0)
-    assert found.error == pytest.approx(1 / np.sqrt(3))
-    assert "3 checkpoints" in means.above(found, 0.0, what="size").sentence

@@ -19,6 +19,8 @@ What noise is depends on the claim, which must be false in the world it is tried
   which ends at exactly half of its peak.
 - ``algorithm-stable`` says that shares stay: there is an algorithm, and its shares have the trend,
   or leave their mean at a checkpoint, by exactly what is not allowed any more.
+- ``circuit-size-fluctuates`` says that the halves' sizes vary together, where there is an
+  algorithm that stays: they vary apart, or rise along a line, or vary by what is not enough.
 - ``untrained-at-chance`` says that nothing is there at step 0: all of it is so but one head,
   which is exactly at its threshold.
 - ``behaviour-repeats-first`` says that the wrong name is preferred before: it is tried where
@@ -42,6 +44,7 @@ import pytest
 from mechtests import bands, onsets, trends
 from mechtests.circuits import stability
 from mechtests.claim import Claim
+from mechtests.metrics import algorithm
 from mechtests.verdict import Outcome, Verdict
 from tests.curves import allowed
 from tests.noise import (
@@ -65,7 +68,7 @@ RESAMPLES = 199
 """Draws of a band: (b + 1) / 200 reaches 0.05 as exactly as with 1,999, at a tenth of the time."""
 
 CIRCUITS = 19
-"""Random pairs of circuits and series of churn: 1 / 20 is the level."""
+"""Random pairs of circuits and series of churn, 1 / 20 being the level, and random heads."""
 
 NOTHING = World("nothing is learned and every head's score is constant")
 LEARNED = World("the task is learned and every head's score is constant", behaviour="learned")
@@ -101,10 +104,21 @@ FALSE: Mapping[str, tuple[World, ...]] = {
         World("the shares fall by 0.15", "learned", "algorithm", "trend"),
         World("the shares are 0.20 lower once", "learned", "algorithm", "dip"),
     ),
+    "tigges2024.circuit-size-fluctuates": (
+        World("sizes vary together, without an algorithm", "learned", sizes="together"),
+        World("the halves' sizes vary apart", "learned", "algorithm", sizes="apart"),
+        World("sizes rise along a line", "learned", "algorithm", sizes="rising"),
+        World("sizes vary by 0.25 octaves", "learned", "algorithm", sizes="margin"),
+    ),
 }
 """Worlds in which a claim is false, where these are others than the two of noise."""
-SHAPES = {"tigges2024.named-heads-160m": (10, 11), "tigges2024.task-survives-turnover": (4, 6)}
-"""Layers and heads, where a claim names heads, or holds one against more than 20 others."""
+SHAPES = {
+    "tigges2024.named-heads-160m": (10, 11),
+    "tigges2024.task-survives-turnover": (4, 6),
+    "tigges2024.circuit-size-fluctuates": (4, 6),
+}
+"""Layers and heads, where a claim names heads, holds one against more than 20 others, or is about
+the sizes of circuits, for which 5% of the edges must be many."""
 
 SCHEDULES = {"tigges2024.circuit-converges": EVEN}
 """Where a claim asks for checkpoints that are equally far apart."""
@@ -123,6 +137,7 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(rule.__kwdefaults__, "resamples", RESAMPLES)
     monkeypatch.setattr(stability, "PAIRS", CIRCUITS)
     monkeypatch.setattr(stability, "CHURNS", CIRCUITS)
+    monkeypatch.setattr(algorithm, "DRAWS", CIRCUITS)
 
 
 def unplanted(claim: Claim) -> str | None:
@@ -223,6 +238,9 @@ THERE = {
     "tigges2024.task-survives-turnover": TURNED,
     "tigges2024.behaviour-nondecreasing": LEARNED,
     "tigges2024.algorithm-stable": World("the algorithm stays", "learned", "algorithm"),
+    "tigges2024.circuit-size-fluctuates": World(
+        "the algorithm stays and sizes vary together", "learned", "algorithm", sizes="together"
+    ),
 }
 
 

@@ -54,6 +54,14 @@ def test_the_whole_may_be_the_heads_of_a_circuit() -> None:
     assert found["helpful"].ratio == pytest.approx(1.0)
 
 
+def test_a_share_of_nothing_is_no_number_and_no_warning() -> None:
+    effects = effects_of(np.ones((20, 2, 2)))
+    nothing = explained(effects, [(0, 0)], "evaluation", among=[])
+    assert np.isnan(nothing.ratio)
+    part = effects.total([(0, 0)], "evaluation")
+    assert Share(part, part * 0.0, part).ratio == np.inf
+
+
 def test_heads_help_that_surely_do_on_the_half_that_chooses() -> None:
     array = drawn(2, [[2.0, -2.0], [0.02, -0.2]], spread=0.1)
     array[effects_of(array).measurement.half == 1] *= -1

@@ -5,13 +5,15 @@ Nothing here runs a network: a claim and the command line read the same measurem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mechtests.circuits import search, selection
 from mechtests.circuits.circuit import Circuit, Floats
 from mechtests.circuits.faithfulness import faithfulness
-from mechtests.circuits.graph import Graph, Ints
-from mechtests.measurement import HALVES, Half, Measurement
+from mechtests.circuits.graph import Bools, Graph, Ints, Read
+from mechtests.measurement import HALVES, Half, Head, Measurement
 
 COARSE = 2.0
 """The ratio of the grid in which the best size is looked for."""
@@ -67,6 +69,21 @@ def chosen_circuit(scores: Measurement, measurement: Measurement) -> Circuit:
     return ordering(scores, "selection").circuit(int(sizes[place]))
 
 
+def largest_circuit(scores: Measurement, half: Half) -> Circuit:
+    """The circuit of all edges that a half puts in order: 5% of the graph's, pruned."""
+    order = ordering(scores, half)
+    return order.circuit(len(order))
+
+
+def heads_of(circuit: Circuit) -> list[Head]:
+    """The heads in a circuit."""
+    return [head for head in _heads(circuit.graph) if circuit.nodes[circuit.graph.head(*head)]]
+
+
+def _heads(graph: Graph) -> list[Head]:
+    return [(layer, head) for layer in range(graph.layers) for head in range(graph.heads)]
+
+
 def smallest(
     scores: Measurement, sizes: Measurement, half: Half, *, threshold: float = 0.8
 ) -> search.Found:
@@ -89,3 +106,18 @@ def smallest(
     )
     clean, corrupted = sizes["clean"][of], sizes["corrupted"][of]
     return search.Found.on_grid(points, clean, corrupted, threshold)
+
+
+def mlps_into_logits(circuit: Circuit) -> list[int]:
+    """The layers whose MLP has an edge to the logits in a circuit."""
+    graph = circuit.graph
+    written = circuit.edges[:, graph.reader(Read(graph.layers, "logits"))]
+    return [layer for layer in range(graph.layers) if written[graph.mlp(layer)]]
+
+
+def heads_into_mlps(circuit: Circuit, layers: Sequence[int]) -> list[Head]:
+    """The heads that have an edge to the MLP of one of some layers in a circuit."""
+    graph = circuit.graph
+    readers = [graph.reader(Read(layer, "mlp")) for layer in layers]
+    written: Bools = np.any(circuit.edges[:, readers], axis=1)
+    return [head for head in _heads(graph) if written[graph.head(*head)]]

@@ -1,4 +1,4 @@
-"""How circuits change over training: their size, and how alike those of two checkpoints are.
+"""How circuits change over training: how alike those of two checkpoints are.
 
 One run of training is one sample. What is said of it is corrected for what chance and the
 measurement itself give (``similarity.adjusted``); its error is a jackknife over checkpoints, since
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from mechtests.circuits import finding
 from mechtests.circuits.circuit import Circuit, Floats
 from mechtests.circuits.graph import Ints
-from mechtests.circuits.search import Point
 from mechtests.circuits.similarity import (
     PAIRS,
     Similarity,
@@ -199,13 +198,20 @@ def fixed_lag_contrast(
     left_out = left_out[~np.isnan(left_out)]
     if math.isnan(whole) or len(left_out) < FEWEST - 1:
         return None
-    return Mean(whole, _jackknife(left_out), len(left_out) - 1, over=f"{count} checkpoints")
+    return jackknifed(whole, left_out, over=f"{count} checkpoints")
 
 
-def _jackknife(left_out: Floats) -> float:
-    """The standard error from the values without each checkpoint."""
+def jackknifed(whole: float, left_out: Floats, *, over: str) -> Mean:
+    """A statistic of some checkpoints with its jackknife error.
+
+    Args:
+        whole: Of all.
+        left_out: Without each of them, ``[moment]``.
+        over: What it is over, in words.
+    """
     n = len(left_out)
-    return math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+    return Mean(whole, error, n - 1, over=over)
 
 
 def churn(circuits: Circuits, generator: np.random.Generator) -> Control:
@@ -283,23 +289,4 @@ def neighbours(similarities: Floats) -> Mean | None:
         left_out.append(float(similarities[rest].mean()) if rest.any() else math.nan)
     there = np.array([each for each in left_out if not math.isnan(each)])
     over = f"{len(similarities) + 1} checkpoints"
-    return Mean(float(similarities[kept].mean()), _jackknife(there), len(there) - 1, over=over)
-
-
-# ---------------------------------------------------------------- sizes
-
-
-def log_size(found: Sequence[Sequence[Point]], of: str) -> Mean:
-    """The mean log2 size over some checkpoints, its error from their spread.
-
-    Of one checkpoint alone, the error is that of its two halves.
-
-    Args:
-        found: The circuits of both halves at each checkpoint.
-        of: ``"edges"`` or ``"nodes"``.
-    """
-    logs = np.log2([[max(1, getattr(size, of)) for size in halves] for halves in found])
-    each = logs.mean(1) if len(logs) > 1 else logs[0]
-    error = float(each.std(ddof=1)) / math.sqrt(len(each))
-    over = f"{len(logs)} checkpoints" if len(logs) > 1 else "2 halves"
-    return Mean(float(each.mean()), error, len(each) - 1, "octaves", over=over)
+    return jackknifed(float(similarities[kept].mean()), there, over=over)
