@@ -54,7 +54,7 @@ def _operators(batch: Batch) -> tuple[int, ...]:
     return gated_operators(batch.inputs["answers"]).operators
 
 
-def _pairs(batch: Batch, operator: int) -> dict[str, Pairs]:
+def pairs_of(batch: Batch, operator: int) -> dict[str, Pairs]:
     """The pairs of an operator, by half; the same for every measurement of a cell."""
     found = choose(
         batch.inputs["answers"],
@@ -77,7 +77,7 @@ def _averages(batch: Batch) -> Averages:
     return averages(batch.network, _problems(batch))
 
 
-def _of_pairs(parts: Sequence[tuple[int, int, Pairs]]) -> dict[str, NDArray[np.int64]]:
+def facts_of(parts: Sequence[tuple[int, int, Pairs]]) -> dict[str, NDArray[np.int64]]:
     """The facts of pairs that were measured operator by operator and half by half."""
     return {
         "operator": np.concatenate([np.full(len(pairs), op) for op, _, pairs in parts]),
@@ -108,7 +108,7 @@ def _effects(batch: Batch) -> Mapping[str, Any]:
     circuits = [Kept.everything(network.shape), first_mlp_averaged(network.shape, EQUALS)]
     parts, found = [], []
     for operator in _operators(batch):
-        for half, pairs in enumerate(_pairs(batch, operator).values()):
+        for half, pairs in enumerate(pairs_of(batch, operator).values()):
             draw = batch.generator(f"other operators for {NAMES[operator]}, {HALVES[half]}")
             try:
                 others = of_another_operator(batch.inputs["answers"], pairs, draw).counterfactuals
@@ -127,7 +127,7 @@ def _effects(batch: Batch) -> Mapping[str, Any]:
         "other_operator": by_operator,
         "first_mlp_averaged": averaged,
         "shape": np.array([shape.layers, shape.heads]),
-        **_of_pairs(parts),
+        **facts_of(parts),
     }
 
 
@@ -193,7 +193,7 @@ def _few_heads(batch: Batch) -> Mapping[str, Any]:
     every = {layer: range(shape.heads) for layer in range(shape.layers)}
     parts, found, counts = [], [], []
     for operator in _operators(batch):
-        ranked, pairs = _ranked(batch, operator), _pairs(batch, operator)
+        ranked, pairs = _ranked(batch, operator), pairs_of(batch, operator)
         sizes = np.unique(np.geomspace(1, most_heads(operator, shape), 12).round().astype(int))
         circuits = [whole, floor, *(Kept.of_heads(shape, ranked[:n]) for n in sizes)]
         on = problems.select(pairs["selection"].prompts)
@@ -217,7 +217,7 @@ def _few_heads(batch: Batch) -> Mapping[str, Any]:
         "random": nl[:, 3:],
         "heads": np.array(counts),
         "shape": np.array([shape.layers, shape.heads]),
-        **_of_pairs(parts),
+        **facts_of(parts),
     }
 
 
@@ -268,7 +268,7 @@ def _attributions(batch: Batch) -> Mapping[str, Any]:
     first: list[Any] = []
     operators = _operators(batch)
     for operator in operators:
-        for pairs in _pairs(batch, operator).values():
+        for pairs in pairs_of(batch, operator).values():
             mine, their = (problems.select(at) for at in (pairs.prompts, pairs.counterfactuals))
             groups = cluster_groups(pairs.prompts, GROUPS)
             each = attributions(network, mine, their, layers=late, groups=groups)
@@ -364,7 +364,7 @@ def _neuron_circuits(batch: Batch) -> Mapping[str, Any]:
     for place, operator in enumerate(int(op) for op in batch.inputs["attribution"]["operators"]):
         draw = batch.generator(f"neurons for {NAMES[operator]}")
         circuits = [*_late_circuits(batch, place, draw), *_first_circuits(batch, place, draw)]
-        pairs = _pairs(batch, operator)["evaluation"]
+        pairs = pairs_of(batch, operator)["evaluation"]
         on = problems.select(pairs.prompts)
         found.append(run_circuits(network, on, means, circuits).normalised)
         parts.append((operator, 1, pairs))
@@ -378,7 +378,7 @@ def _neuron_circuits(batch: Batch) -> Mapping[str, Any]:
         "first_floor": nl[:, late],
         "first": nl[:, late + 1],
         "first_random": nl[:, late + 2 :],
-        **_of_pairs(parts),
+        **facts_of(parts),
     }
 
 
