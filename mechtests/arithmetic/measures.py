@@ -50,8 +50,16 @@ MULTIPLICATION = NAMES.index("multiplication")
 
 
 def _operators(batch: Batch) -> tuple[int, ...]:
-    """The gated operators with enough problems."""
-    return gated_operators(batch.inputs["answers"]).operators
+    """The gated operators.
+
+    Raises:
+        NotApplicable: There is none, and so no correct problem to measure on.
+    """
+    gated = gated_operators(batch.inputs["answers"])
+    if not gated.operators:
+        why = "; ".join(gated.reasons.values())
+        raise NotApplicable(f"{batch.network.name} does no operator of arithmetic: {why}")
+    return gated.operators
 
 
 def pairs_of(batch: Batch, operator: int) -> dict[str, Pairs]:
