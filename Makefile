@@ -62,6 +62,8 @@ benchmarks: $(READY)  ## what a step costs against the limit and the peer, as ra
 	$(BIN)/python benchmarks/limit.py
 	$(BIN)/python benchmarks/peer.py
 	$(BIN)/python benchmarks/cold.py
+	$(BIN)/python benchmarks/heuristics.py
+	$(BIN)/python benchmarks/localisation.py
 	-$(BIN)/python benchmarks/attribution.py  # these two need the reference values
 	-$(BIN)/python benchmarks/circuits.py
 
