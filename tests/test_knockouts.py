@@ -1,352 +1,439 @@
-"""Knock-outs in batches are whole edited runs, and break what the planted neurons carry."""
+"""Without some neurons a prompt is answered as a run edited by hand answers it."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mechtests.arithmetic import controls, knockouts
-from mechtests.arithmetic.controls import Bag
+from mechtests.arithmetic import knockouts as room
+from mechtests.arithmetic.heuristics import Heuristic, associated
+from mechtests.arithmetic.knockouts import (
+    Guided,
+    by_heuristic,
+    effects,
+    guided,
+    knocked_out,
+    right_without,
+)
+from mechtests.arithmetic.logit_lens import value_logits
+from mechtests.arithmetic.pools import Important, guided_sets, related_sets
 from mechtests.arithmetic.problems import Problems
-from mechtests.errors import MeasurementError, UsageError
+from mechtests.errors import UsageError
 from mechtests.models.network import Network
-from tests import tiny
+from tests.tiny import ARCHITECTURES, LAYERS, VOCABULARY, network
 
-SIDE, COPIES, IDLE = 10, 10, 20
-WIDTH = 256
-DEFAULT = 2 * SIDE * SIDE
+WIDTH = 96
 
 
-def random_problems(n: int, position: int = 5, vocabulary: int = tiny.VOCABULARY) -> Problems:
-    generator = np.random.default_rng(n)
-    tokens = generator.integers(vocabulary, size=(n, position))
+def problems(n: int = 6, seed: int = 0, bos: bool = True) -> Problems:
+    """Random tokens of a prompt ``a + b =``, behind BOS or behind nothing."""
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(2, VOCABULARY, (n, 4 + bos))
+    first, second = tokens[:, -4], tokens[:, -2]
     zeros = np.zeros(n, np.int64)
-    return Problems(zeros, zeros, zeros, zeros, tokens, generator.integers(vocabulary, size=n))
+    return Problems(zeros, first, second, first + second, tokens, zeros)
 
 
-def answered(network: Network, problems: Problems, edits: Any = None) -> torch.Tensor:
-    """Logits of whole runs, one problem at a time."""
-    rows = []
-    with torch.no_grad():
-        rows.extend(
-            network.logits(network.run(tokens[None], edits=edits).final)
-            for tokens in torch.from_numpy(problems.tokens)
-        )
-    return torch.cat(rows)
-
-
-def zeroing(layer: np.ndarray, index: np.ndarray, rows: np.ndarray) -> Any:
-    """An edit of each layer that sets some neurons to 0, in plain words."""
-
-    def edit(value: torch.Tensor, neurons: list[int]) -> torch.Tensor:
-        value = value.clone()
-        for neuron in neurons:
-            value[:, :, neuron] = 0.0
-        return value
-
-    chosen = [(int(layer[row]), int(index[row])) for row in rows if row >= 0]
-    return {
-        ("post", at): lambda value, at=at: edit(value, [n for a, n in chosen if a == at])
-        for at in {at for at, _ in chosen}
-    }
-
-
-def random_sets(generator: np.random.Generator, problems: int, neurons: int) -> np.ndarray:
-    """Six branches of up to twelve neurons; the first goes without none, two are equal."""
-    sets = generator.integers(-1, neurons, size=(problems, 6, 12))
-    sets[:, 0] = -1
-    sets[:, 3] = generator.permuted(sets[:, 2], axis=-1)
+def sets_of(n: int, seed: int = 0) -> np.ndarray:
+    """Sets that begin in every layer, in no order, some padded, one empty, two alike."""
+    draw = np.random.default_rng(seed)
+    sets = np.full((n, 7, 90), -1)
+    for row in sets:
+        for branch, (layer, count) in enumerate(((0, 80), (1, 60), (2, 40), (2, 3), (0, 2))):
+            neurons = np.arange(layer * WIDTH, LAYERS * WIDTH)
+            row[branch, 5 : 5 + count] = draw.choice(neurons, count, replace=False)
+        row[6] = draw.permutation(row[0])
     return sets
 
 
-@pytest.mark.parametrize("start", [0, 1, 2])
-@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-def test_a_batch_of_knock_outs_is_as_many_whole_edited_runs(name: str, start: int) -> None:
-    """Knocking out from each layer on, the last one among them."""
-    network = tiny.network(name, torch.float64)
-    generator = np.random.default_rng(start)
-    layer = generator.integers(start, tiny.LAYERS, 60)
-    index = generator.integers(96, size=60)
-    problems = random_problems(4)
-    sets = random_sets(generator, 4, 60)
-    finals = np.stack([answered(network, problems, zeroing(layer, index, row)) for row in sets[0]])
-    expected = np.stack(
-        [
-            answered(network, problems.select([p]), zeroing(layer, index, row))[0].numpy()
-            for p in range(4)
-            for row in sets[p]
-        ]
-    ).reshape(4, 6, -1)
-    assert np.abs(expected - expected[:, :1]).max() > 0.1  # they do something
-    with torch.no_grad():
-        shared = knockouts._Shared.of(network, problems, (layer, index), sets)
-        final = shared.without(sets.reshape(24, 12), np.repeat(np.arange(4), 6))
-        logits = network.logits(final).numpy().reshape(4, 6, -1)
-    np.testing.assert_allclose(logits, expected, atol=1e-9)
-    best = expected.argmax(-1)
-    for branch in range(6):  # each branch's own answer, so that right and wrong both occur
-        asked = Problems(*([problems.operator] * 4), problems.tokens, best[:, branch])
-        found = knockouts.right_without(network, asked, layer, index, sets)
-        np.testing.assert_array_equal(found, best == best[:, branch, None])
-    same = knockouts.right_without(network, problems, layer, index, sets[:1])
-    np.testing.assert_array_equal(same, (finals.argmax(-1) == problems.answer).T)
+def said(net: Network, tokens: np.ndarray, neurons: list[int]) -> torch.Tensor:
+    """The logits of one prompt, run alone, its neurons set to zero one after the other."""
+
+    def edit(layer: int):
+        def edited(value: torch.Tensor) -> torch.Tensor:
+            value = value.clone()
+            for each in neurons:
+                if each // WIDTH == layer:
+                    value[0, :, each % WIDTH] = 0.0
+            return value
+
+        return edited
+
+    edits = {("post", layer): edit(layer) for layer in range(LAYERS)}
+    return net.logits(net.run(torch.from_numpy(tokens[None]), edits=edits).final)[0]
 
 
-def test_the_memory_there_is_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = tiny.network("llama")
-    generator = np.random.default_rng(0)
-    layer, index = generator.integers(1, 3, 60), generator.integers(96, size=60)
-    problems, sets = random_problems(7), random_sets(generator, 7, 60)
-    intact = answered(network, problems).argmax(-1).numpy()
-    problems = Problems(*([problems.operator] * 4), problems.tokens, intact)
-    whole = knockouts.right_without(network, problems, layer, index, sets)
-    assert 0 < whole.mean() < 1
-    for size in (1, 100_000, 400_000):
-        monkeypatch.setattr(knockouts, "WORKING_BYTES", size)
-        found = knockouts.right_without(network, problems, layer, index, sets)
-        np.testing.assert_array_equal(found, whole)
-
-
-def test_what_branches_share_is_run_once_and_equal_sets_once(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_branches_answer_what_prompts_run_alone_answer(
+    name: str, bos: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = tiny.network("gpt_neox")
-    passed: list[tuple[int, int]] = []  # rows, and layers they pass
-    run = network.run
+    net, mine = network(name), problems(bos=bos)
+    sets = sets_of(len(mine))
+    logits = np.stack(
+        [
+            np.stack([said(net, mine.tokens[p], each[each >= 0].tolist()) for each in sets[p]])
+            for p in range(len(mine))
+        ]
+    )
+    predicted = logits.argmax(-1)
+    finals: list[torch.Tensor] = []
+    monkeypatch.setattr(net, "logits", seen_by(net, finals))
+    # each prompt's branches take turns to give the answer that is right
+    for branch in range(sets.shape[1]):
+        mine.answer[:] = predicted[:, branch]
+        expected = predicted == predicted[:, branch, None]
+        assert (knocked_out(net, mine, sets) == expected).all()
+    assert len({tuple(each) for each in predicted.T}) >= 3
+    monkeypatch.undo()
+    close = np.sort(logits, -1)
+    assert (close[..., -1] - close[..., -2]).min() > 1e-4  # no argmax is a matter of rounding
+    assert sum(map(len, finals)) == sets.shape[1] * len(mine) * (sets.shape[1] - 1)
 
-    def counting(tokens: torch.Tensor, **how: Any) -> Any:
-        stop = how.get("stop") or network.shape.layers
-        passed.append((len(tokens), stop - how.get("start", 0)))
+
+def seen_by(net: Network, finals: list[torch.Tensor]):
+    logits = net.logits
+
+    def recorded(final: torch.Tensor) -> torch.Tensor:
+        finals.append(final)
+        return logits(final)
+
+    return recorded
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_streams_are_those_of_whole_runs(name: str) -> None:
+    net, mine = network(name), problems()
+    sets = sets_of(len(mine))
+    finals: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(net, "logits", seen_by(net, finals))
+        knocked_out(net, mine, sets)
+    found = net.logits(torch.cat(finals))
+    expected = [said(net, mine.tokens[p], each[each >= 0].tolist()) for p, each in every(sets)]
+    # in another order: each is one of the others
+    distances = torch.cdist(torch.stack(expected).double(), found.double())
+    assert float(distances.min(1).values.max()) < 1e-3
+    assert float(distances.min(0).values.max()) < 1e-3
+
+
+def every(sets: np.ndarray):
+    return [(prompt, each) for prompt, row in enumerate(sets) for each in row]
+
+
+def test_without_nothing_the_answer_is_the_networks_own() -> None:
+    net, mine = network("llama"), problems(20)
+    own = net.logits(net.run(torch.from_numpy(mine.tokens)).final).argmax(-1).numpy()
+    mine.answer[::2] = own[::2]
+    expected = own == mine.answer
+    assert expected[::2].all()
+    assert not expected[1::2].all()
+    for slots in (0, 1, 4):
+        assert (knocked_out(net, mine, np.full((20, 2, slots), -1)) == expected[:, None]).all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.sampled_from(["gpt_neox", "gemma2"]))
+def test_order_padding_and_repetition_change_nothing(seed: int, many: int, name: str) -> None:
+    draw = np.random.default_rng(seed)
+    net, mine = network(name), problems(4, seed % 100)
+    mine.answer[:] = net.logits(net.run(torch.from_numpy(mine.tokens)).final).argmax(-1).numpy()
+    sets = draw.integers(-1, LAYERS * WIDTH, (4, many, 40))
+    found = knocked_out(net, mine, sets)
+    longer = draw.permuted(np.concatenate((sets, sets[..., :7], sets[..., :2] * 0 - 1), 2), axis=2)
+    assert (knocked_out(net, mine, longer) == found).all()
+    assert (knocked_out(net, mine.select([2, 0]), sets[[2, 0]]) == found[[2, 0]]).all()
+    prompt, branch = (each.ravel() for each in np.indices(found.shape))
+    flat = sets.reshape(-1, 40)
+    order = draw.permutation(len(prompt))
+    runs = right_without(net, mine, prompt[order], flat, (prompt * many + branch)[order])
+    assert (runs == found.ravel()[order]).all()
+
+
+@pytest.mark.parametrize("name", ["gptj", "gemma3"])
+def test_little_memory_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, mine = network(name), problems(12)
+    sets = sets_of(12)[:, :, :30]
+    mine.answer[:] = net.logits(net.run(torch.from_numpy(mine.tokens)).final).argmax(-1).numpy()
+    expected = knocked_out(net, mine, sets)
+    assert 0.1 < expected.mean() < 0.95
+    sizes: list[int] = []
+    run = net.run
+
+    def sized(tokens: torch.Tensor, **how):
+        sizes.append(len(tokens))
         return run(tokens, **how)
 
-    monkeypatch.setattr(network, "run", counting)
-    sets = random_sets(np.random.default_rng(0), 4, 60)
-    knockouts.right_without(network, random_problems(4), np.full(60, 1), np.arange(60), sets)
-    assert passed == [(4, 2), (4 * 5, 1)]  # two layers for all branches, then 5 different ones
+    monkeypatch.setattr(net, "run", sized)
+    for memory in (1, 50_000, 300_000):
+        monkeypatch.setattr(room, "WORKING_BYTES", memory)
+        sizes.clear()
+        assert (knocked_out(net, mine, sets) == expected).all()
+        assert max(sizes) <= max(1, memory // (5 * 4 * 3 * WIDTH))
 
 
-def test_sets_that_do_not_fit_are_refused() -> None:
-    network, problems = tiny.network("gpt2"), random_problems(3)
-    neurons = np.zeros(2, int), np.arange(2)
-    with pytest.raises(UsageError, match="3 problems need as many rows"):
-        knockouts.right_without(network, problems, *neurons, np.zeros((2, 1, 1), int))
-    with pytest.raises(UsageError, match="0 to 1"):
-        knockouts.right_without(network, problems, *neurons, np.full((3, 1, 1), 2))
+def test_equal_branches_and_the_layers_below_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, mine = network("qwen2"), problems(5)
+    rows: list[tuple[int, int]] = []
+    run = net.run
+
+    def counted(tokens: torch.Tensor, **kwargs):
+        rows.append((kwargs.get("start", 0), len(tokens)))
+        return run(tokens, **kwargs)
+
+    monkeypatch.setattr(net, "run", counted)
+    sets = np.array([[WIDTH + 3, 2 * WIDTH], [2 * WIDTH, WIDTH + 3], [2 * WIDTH, -1], [-1, -1]])
+    knocked_out(net, mine, np.broadcast_to(sets, (5, 4, 2)))
+    # the prompts; one branch each behind layer 1; that of the last layer needs no run
+    assert rows == [(0, 5), (2, 5)]
+    rows.clear()
+    knocked_out(net, mine, np.full((5, 1, 1), 3))
+    assert rows == [(0, 5), (1, 5)]
 
 
-def test_a_residual_stream_that_is_not_finite_is_an_error_and_no_wrong_answer() -> None:
-    model = tiny.tiny("gpt2")
-    with torch.no_grad():
-        model.transformer.h[2].mlp.c_proj.bias.fill_(float("nan"))
-    network = Network.from_model(model, name="broken", check=False)
-    sets = np.zeros((1, 1, 1), int)
-    with pytest.raises(MeasurementError, match="broken: without some neurons"):
-        knockouts.right_without(network, random_problems(2), np.zeros(1, int), np.arange(1), sets)
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (np.zeros((3, 2, 1), int), r"needs sets \[6, branch, slot\]"),
+        (np.zeros((6, 2), int), r"got \[6, 2\]"),
+        (np.full((6, 1, 1), LAYERS * WIDTH), "from 0 to 287"),
+        (np.full((6, 1, 1), -2), "-2 to -2"),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused(sets: np.ndarray, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        knocked_out(network("gpt2"), problems(), sets)
+
+
+def test_effects_are_activations_at_the_end_times_the_logit_lens_of_the_answer() -> None:
+    net, mine = network("gemma2"), problems(7)
+    mine.answer[:] = [3, 9, 3, 5, 7, 9, 1]
+    layer, index = np.array([2, 1, 2, 0]), np.array([5, 90, 0, 17])
+    none = np.zeros((4, 0))
+    found = effects(net, mine, Important(layer, index, np.ones(4), none, none.astype(bool)))
+    run = net.run(torch.from_numpy(mine.tokens), keep=("post",))
+    for at, (each, number) in enumerate(zip(layer, index, strict=True)):
+        lens = value_logits(net, each, [number], mine.answer.tolist())[:, 0]
+        expected = np.abs(lens * run["post", each][:, -1, number].numpy())
+        assert found[:, at] == pytest.approx(expected, rel=1e-5)
 
 
 # ---------------------------------------------------------------- a planted bag of heuristics
 
+OPERANDS, NEURONS, HIDDEN = 10, 40, 120
+WEAK = 0.075
+RANGES = [Heuristic("op1", "range", (low, low + 5)) for low in (0, 5)]
+FIRST_TOKEN, SECOND_TOKEN, ANSWER_TOKEN = 3, 3 + OPERANDS, 3 + 2 * OPERANDS
+TOKENS = ANSWER_TOKEN + 2
 
-def planted_network(threshold: float) -> Network:
-    """One token "=" for each of 100 problems (a, b), solved by two heuristics together.
 
-    Ten neurons of layer 0 fire for each a and add a tenth each to all answers of that a; ten of
-    layer 1 do so for each b. Twenty of each layer always fire and write nothing. An answer needs
-    more than ``threshold`` of the 2 that both give it.
+@lru_cache
+def bag(written: float = 1.0) -> Network:
+    """One layer that answers which range operand 1 is in, with 40 neurons for each range.
+
+    The stream is a one-hot code of tokens. Attention hears all positions alike; a neuron of a
+    range fires where one of its operands was heard and writes the range's answer. Of what all
+    write a tenth is enough, or more where each writes less. Without them "=" is answered.
+    40 neurons fire always and write nothing; 20 of them are important.
     """
     config = GPT2Config(
-        vocab_size=DEFAULT + 2,
-        n_positions=4,
-        n_embd=WIDTH,
-        n_layer=2,
-        n_head=4,
-        n_inner=SIDE * COPIES + IDLE,
-        tie_word_embeddings=False,
+        vocab_size=TOKENS,
+        n_positions=5,
+        n_embd=TOKENS,
+        n_layer=1,
+        n_head=1,
+        n_inner=HIDDEN,
         bos_token_id=0,
         eos_token_id=0,
-        attn_implementation="eager",
     )
+    config.activation_function = "relu"
+    config._attn_implementation = "eager"
     model = GPT2LMHeadModel(config).eval()
-    count, code = SIDE * SIDE, np.sqrt(WIDTH / 6)  # of 1, 1 and -2 in the residual stream
+    block, codes = model.transformer.h[0], torch.eye(TOKENS)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".ln_" not in name:
-                parameter.zero_()
-        transformer = model.transformer
-        transformer.wte.weight[:count, :count] = torch.eye(count)
-        transformer.wpe.weight[:, DEFAULT] = 1.0
-        transformer.wpe.weight[:, DEFAULT + 1] = -2.0  # so that its mean is 0
-        of = torch.arange(count)
-        for layer, group in enumerate((of // SIDE, of % SIDE)):
-            mlp = transformer.h[layer].mlp
-            mlp.c_fc.bias.fill_(-3.0)
-            mlp.c_fc.bias[SIDE * COPIES :] = 3.0
-            for neuron in range(SIDE * COPIES):
-                mine = of[group == neuron // COPIES]
-                mlp.c_fc.weight[mine, neuron] = 6.0 / code
-                mlp.c_proj.weight[neuron, count + mine] = 0.01 / 3.0 / COPIES
-        model.lm_head.weight[count + of, count + of] = 100.0
-        model.lm_head.weight[DEFAULT, DEFAULT] = threshold
+            is_gain = ".ln_" in name and name.endswith("weight")
+            parameter.fill_(1.0 if is_gain else 0.0)
+        model.transformer.wte.weight.copy_(codes)
+        block.attn.c_attn.weight[:, 2 * TOKENS :] = codes
+        block.attn.c_proj.weight.copy_(codes)
+        for at, each in enumerate(RANGES):
+            low, high = each.numbers
+            mine = slice(at * NEURONS, (at + 1) * NEURONS)
+            block.mlp.c_fc.weight[FIRST_TOKEN + low : FIRST_TOKEN + high, mine] = 1.0
+            block.mlp.c_proj.weight[mine, ANSWER_TOKEN + at] = written
+        block.mlp.c_fc.bias[:] = 1.5  # between what neurons read of a prompt in and out of range
     return Network.from_model(model, name="bag", check=False)
 
 
-def planted_problems() -> Problems:
-    of = np.arange(SIDE * SIDE)
-    tokens = np.stack((*[np.full(len(of), DEFAULT + 1)] * 3, of), 1)
-    return Problems(of * 0, of // SIDE, of % SIDE, of, tokens, SIDE * SIDE + of)
+def bag_problems() -> Problems:
+    """All pairs of operands, in a random order."""
+    first, second = (x.ravel() for x in np.indices((OPERANDS, OPERANDS)))
+    order = np.random.default_rng(0).permutation(len(first))
+    first, second = first[order], second[order]
+    same = np.ones_like(first)
+    columns = (0 * same, FIRST_TOKEN + first, 2 * same, SECOND_TOKEN + second, same)
+    answer = ANSWER_TOKEN + (first >= RANGES[1].numbers[0])
+    return Problems(0 * same, first, second, first + second, np.stack(columns, 1), answer)
 
 
-def planted_bag(generator: np.random.Generator | None = None) -> tuple[Bag, np.ndarray]:
-    """The bag with its true matches, or with them dealt out anew within layers."""
-    neurons = SIDE * COPIES + IDLE
-    score = np.zeros((2 * neurons, 2 * SIDE))
-    for layer in range(2):
-        for neuron in range(SIDE * COPIES):
-            heuristic = layer * SIDE + neuron // COPIES
-            score[layer * neurons + neuron, heuristic] = 0.7 + 0.01 * (neuron % COPIES)
-    if generator is not None:
-        for layer in range(2):
-            rows = slice(layer * neurons, (layer + 1) * neurons)
-            score[rows] = score[rows][generator.permutation(neurons)]
-    layer = np.repeat([0, 1], neurons)
-    attribution = np.random.default_rng(0).random(2 * neurons)
-    bag = Bag(layer, np.tile(np.arange(neurons), 2), score, attribution)
-    problems, of = planted_problems(), np.arange(SIDE)[:, None]
-    return bag, np.concatenate((problems.first == of, problems.second == of))
+def bag_neurons(shuffled: int | None = None) -> Important:
+    """What the neurons match; with a seed, as many random ones."""
+    kind = np.minimum(np.arange(HIDDEN) // NEURONS, len(RANGES))
+    matched = kind[:100, None] == np.arange(len(RANGES))
+    if shuffled is not None:
+        matched = np.random.default_rng(shuffled).permutation(matched)
+    draw = np.random.default_rng(1)
+    score = np.where(matched, 0.8, 0.3) + 0.1 * draw.random(matched.shape)
+    zeros = np.zeros(100, np.int64)
+    return Important(zeros, np.arange(100), draw.random(100), score, matched)
 
 
-def test_a_prompts_neurons_break_it_at_the_count_they_must_and_random_ones_do_not() -> None:
-    """2 of 10 a layer leave 1.6 of 2, 5 leave 1.0; 1.45 are needed."""
-    network, problems = planted_network(1.45), planted_problems()
-    bag, holds = planted_bag()
-    effects = np.random.default_rng(1).random((len(problems), len(bag)))
-    choices = controls.choose(
-        bag, holds, np.random.default_rng(0), effects=effects, ks=(2, 5, 10), draws=20
+def bag_holds(mine: Problems) -> np.ndarray:
+    return associated(RANGES, mine.first, mine.second, mine.result)
+
+
+def without(
+    net: Network, mine: Problems, neurons: Important, seed: int = 3, *, effect: bool = True, **how
+) -> Guided:
+    """Guided knock-outs on the bag's prompts."""
+    sizes = effects(net, mine, neurons) if effect else None
+    draw = np.random.default_rng(seed)
+    return guided(
+        net, mine, neurons, guided_sets(neurons, bag_holds(mine), draw, effect=sizes, **how)
     )
-    found = knockouts.knock_out_prompts(network, problems, bag, choices)
-    assert found.intact.all()
-    np.testing.assert_array_equal(found.heuristic.mean(0), [1.0, 0.0, 0.0])
-    by_name = dict(zip(choices.controls, np.moveaxis(found.control.mean(0), 1, 0), strict=True))
+
+
+def test_without_its_heuristics_a_prompt_fails_and_without_as_many_others_it_does_not() -> None:
+    mine = bag_problems()
+    some = mine.select(range(40))
+    ks = (NEURONS // 2, NEURONS)
+    found = without(bag(), some, bag_neurons(), ks=ks, draws=6)
+    assert found.intact_right.all()
+    assert found.heuristic_right[0].all()
+    assert not found.heuristic_right[1].any()
+    by_name = dict(zip(found.controls, found.control_right[:, 1], strict=True))
     for name in ("unassociated", "attribution", "effect"):
-        np.testing.assert_array_equal(by_name[name], 1.0)
-    assert by_name["important"].min() > 0.98
-    # another prompt's set breaks this one where both have a heuristic in common, at 10 a layer
-    assert by_name["another prompt"][:2].min() > 0.99
-    assert by_name["another prompt"][2] == pytest.approx(1 - 18 / 99, abs=0.03)
-    np.testing.assert_array_equal(found.contrast(5, "unassociated"), 1.0)
-    assert found.mcnemar(5, "unassociated") == pytest.approx(0.5**100)
-    assert not choices.short.any()
-    assert choices.outside.max() < 0.6
+        assert (by_name[name] == 1).all()
+    # the other prompt is of the same range, or is not
+    assert 0.3 < by_name["other"].mean() < 0.7
+    assert (found.single_right[0] == 1).all()
+    assert set(np.unique(found.single_right[2, 1])) == {False, True}
+    assert found.knocked.tolist() == [[k] * 40 for k in ks]
+    assert (found.pool == NEURONS).all()
+    assert not found.shortfall.any()
+    assert not found.overlap[[0, 1, 3], 1].any()
 
 
-def test_one_neuron_that_carries_the_answer_breaks_its_prompt_alone() -> None:
-    """Each answer hangs on one neuron: without it the prompt fails, without any other it holds."""
-    network, problems = planted_network(1.95), planted_problems()
-    bag, _ = planted_bag()
-    neurons = np.arange(len(bag))
-    sets = np.broadcast_to(neurons[None, :, None], (1, len(bag), 1))
-    right = knockouts.right_without(network, problems, bag.layer, bag.index, sets)
-    group = bag.index // COPIES
-    carries = np.where(
-        bag.layer == 0,
-        problems.first[:, None] == group,
-        problems.second[:, None] == group,
+def test_what_is_told_of_a_plan_is_what_its_sets_give() -> None:
+    net, mine, draw = network("qwen3"), problems(15), np.random.default_rng(6)
+    mine.answer[:] = net.logits(net.run(torch.from_numpy(mine.tokens)).final).argmax(-1).numpy()
+    mine.answer[:2] = 0
+    flat = draw.choice(LAYERS * WIDTH, 200, replace=False)
+    score = draw.random((200, 8))
+    neurons = Important(*np.divmod(flat, WIDTH), draw.random(200), score, score >= 0.8)
+    holds = draw.random((15, 8)) < 0.4
+    plan = guided_sets(neurons, holds, draw, ks=(4, 15), draws=3)
+    found = guided(net, mine, neurons, plan)
+    assert found.intact_right.tolist() == [False] * 2 + [True] * 13
+    for k, prompt in np.ndindex(2, 15):
+        rows = plan.sets[prompt, k]
+        gone = [flat[each[each >= 0]].tolist() for each in rows]
+        right = [
+            int(said(net, mine.tokens[prompt], each).argmax()) == mine.answer[prompt]
+            for each in gone
+        ]
+        assert found.heuristic_right[k, prompt] == right[0]
+        drawn = np.reshape(right[1:], (3, 3))
+        assert found.control_right[:, k, prompt] == pytest.approx(drawn.mean(1))
+        assert (found.single_right[:, k, prompt] == drawn[:, 0]).all()
+    assert 0.1 < found.control_right.mean() < 0.9
+    for name in ("k", "controls", "pool", "knocked", "shortfall", "overlap"):
+        assert getattr(found, name) is getattr(plan, name)
+
+
+def test_neurons_that_were_matched_at_random_are_no_better_than_controls() -> None:
+    """Over many matches: in one of them all prompts of a range lose the same neurons."""
+    mine, gaps, rights = bag_problems().select(range(20)), [], []
+    for seed in range(100):
+        found = without(
+            bag(WEAK), mine, bag_neurons(seed), seed, ks=(NEURONS,), draws=2, effect=False
+        )
+        gaps.append((found.control_right[:, 0] - found.heuristic_right[0]).mean(1))
+        rights.append(found.heuristic_right.mean())
+    assert 0.2 < np.mean(rights) < 0.8
+    error = np.std(gaps, axis=0) / np.sqrt(len(gaps))
+    assert (error < 0.08).all()
+    assert (np.abs(np.mean(gaps, axis=0)) < 3 * error).all()
+
+
+def test_a_heuristic_hurts_its_own_prompts_and_no_others() -> None:
+    mine, neurons = bag_problems(), bag_neurons()
+    plan = related_sets(neurons, bag_holds(mine), np.random.default_rng(0))
+    found = by_heuristic(bag(), mine, neurons, plan, RANGES)
+    assert found.heuristic.tolist() == [0, 1]
+    assert found.cluster == ("op1 range", "op1 range")
+    assert (found.neurons == NEURONS).all()
+    assert not found.shared.any()
+    assert (found.prompts == 50).all()
+    assert (found.right[:, 0] == [0.0, 1.0]).all()
+    assert (found.right[:, 1] == 1.0).all()
+    assert (found.excess == -1).all()
+
+
+def test_a_heuristics_accuracies_are_those_of_its_prompts_run_alone() -> None:
+    net, mine = network("gpt2"), problems(30)
+    mine.answer[:] = net.logits(net.run(torch.from_numpy(mine.tokens)).final).argmax(-1).numpy()
+    draw = np.random.default_rng(4)
+    flat = draw.choice(LAYERS * WIDTH, 150, replace=False)
+    matched = draw.random((150, 6)) < [0.5, 0.4, 0.3, 0.9, 0.01, 0.2]
+    neurons = Important(*np.divmod(flat, WIDTH), draw.random(150), matched * 1.0, matched)
+    holds = draw.random((30, 6)) < 0.4
+    holds[:, 5] = True
+    heuristics = [Heuristic("op1", "value", (at,)) for at in range(6)]
+    plan = related_sets(neurons, holds, np.random.default_rng(7), most_prompts=8)
+    found = by_heuristic(net, mine, neurons, plan, heuristics)
+    assert found.heuristic.tolist() == [0, 1, 2, 3]
+    assert (found.prompts == 8).all()
+    for at, knocked, kind in np.ndindex(*found.right.shape):
+        rows = (plan.own, plan.control)[knocked][at]
+        on = (plan.related, plan.unrelated)[kind][at]
+        gone = flat[rows[rows >= 0]].tolist()
+        right = [
+            int(said(net, mine.tokens[p], gone).argmax()) == mine.answer[p] for p in on if p >= 0
+        ]
+        assert found.right[at, knocked, kind] == np.mean(right)
+    assert len(np.unique(found.right)) > 3
+
+
+def test_no_heuristic_with_neurons_enough_gives_nothing() -> None:
+    mine, neurons, draw = bag_problems(), bag_neurons(), np.random.default_rng(0)
+    plan = related_sets(neurons, bag_holds(mine), draw, fewest_neurons=NEURONS + 1)
+    found = by_heuristic(bag(), mine, neurons, plan, RANGES)
+    assert found.right.shape == (0, 2, 2)
+    assert found.excess.shape == (0,)
+    assert found.cluster == ()
+
+
+def test_a_plan_for_other_problems_is_refused() -> None:
+    mine, neurons = bag_problems(), bag_neurons()
+    plan = guided_sets(neurons, bag_holds(mine), np.random.default_rng(0), ks=(3,), draws=1)
+    with pytest.raises(UsageError, match="planned for 100 problems, got 5"):
+        guided(bag(), mine.select(range(5)), neurons, plan)
+
+
+def test_equal_generators_give_equal_knock_outs() -> None:
+    one, same, other = (
+        without(bag(WEAK), bag_problems(), bag_neurons(5), seed, ks=(20, 35), draws=3)
+        for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(right, ~carries)
-
-
-def test_heuristics_dealt_out_at_random_break_no_more_than_controls_do() -> None:
-    """The contrast is centred on 0 over bags with the matches dealt out anew."""
-    network, problems = planted_network(1.85), planted_problems()
-    names = ("unassociated", "attribution", "another prompt", "important")
-    contrasts = []
-    for seed in range(24):
-        generator = np.random.default_rng(seed)
-        bag, holds = planted_bag(generator)
-        choices = controls.choose(bag, holds, generator, ks=(10,), draws=4)
-        found = knockouts.knock_out_prompts(network, problems, bag, choices)
-        assert 0.1 < found.heuristic.mean() < 0.9
-        contrasts.append([found.contrast(10, name).mean() for name in names])
-    means = np.mean(contrasts, 0)
-    errors = np.std(contrasts, 0, ddof=1) / np.sqrt(len(contrasts))
-    assert (errors < 0.04).all()
-    assert (np.abs(means) < 3 * errors).all(), (means, errors)
-
-
-def test_a_pool_that_is_too_small_is_reported_and_draws_the_control_to_the_heuristics() -> None:
-    """Of each layer the bag has only one problem's neurons: no control can differ."""
-    network, problems = planted_network(1.45), planted_problems().select([0])
-    whole, holds = planted_bag()
-    mine = np.flatnonzero(whole.associated(holds[:, :1])[:, 0])
-    bag = Bag(whole.layer[mine], whole.index[mine], whole.score[mine], whole.attribution[mine])
-    choices = controls.choose(bag, holds[:, :1], np.random.default_rng(0), ks=(10, 25), draws=3)
-    found = knockouts.knock_out_prompts(network, problems, bag, choices)
-    np.testing.assert_array_equal(choices.overlap, 1.0)
-    np.testing.assert_array_equal(choices.short, [[False, True]])
-    assert not found.heuristic.any()
-    for name in choices.controls:
-        np.testing.assert_array_equal(found.contrast(10, name), 0.0)
-
-
-def test_a_heuristics_neurons_break_related_problems_alone() -> None:
-    """With an unrelated set that has related problems in it, unrelated accuracy were below 1."""
-    network, problems = planted_network(1.45), planted_problems()
-    bag, holds = planted_bag()
-    found = knockouts.knock_out_heuristics(
-        network, problems, bag, holds, np.random.default_rng(0), prompts=30
-    )
-    np.testing.assert_array_equal(found.heuristic, np.arange(2 * SIDE))
-    np.testing.assert_array_equal(found.neurons, COPIES)
-    np.testing.assert_array_equal(found.prompts, [[10, 30]] * 20)
-    np.testing.assert_array_equal(found.accuracy, [[0.0, 1.0]] * 20)
-    assert found.control.min() > 0.9
-    assert (found.overlap == 0).all()
-    contrast = found.contrast(np.repeat([0, 1], SIDE))
-    assert contrast.values.max() < -0.9
-    assert contrast.cluster.tolist() == [0] * SIDE + [1] * SIDE
-
-
-def test_heuristics_of_few_neurons_or_few_problems_are_left_out() -> None:
-    network, problems = planted_network(1.45), planted_problems()
-    bag, holds = planted_bag()
-    fewer = bag.score.copy()
-    fewer[np.flatnonzero(bag.matched[:, 3])[0], 3] = 0.0  # 9 neurons
-    bag = Bag(bag.layer, bag.index, fewer, bag.attribution)
-    holds = holds.copy()
-    holds[5, np.flatnonzero(holds[5])[0]] = False  # 9 problems
-    found = knockouts.knock_out_heuristics(
-        network, problems, bag, holds, np.random.default_rng(0), heuristics=[3, 4, 5], draws=1
-    )
-    assert found.heuristic.tolist() == [4]
-    nothing = knockouts.knock_out_heuristics(
-        network, problems, bag, holds, np.random.default_rng(0), heuristics=[3]
-    )
-    assert len(nothing.contrast(np.zeros(20, int))) == 0
-
-
-def test_heuristics_dealt_out_at_random_hurt_related_problems_no_more_than_others() -> None:
-    network, problems = planted_network(1.85), planted_problems()
-    contrasts = []
-    for seed in range(12):
-        generator = np.random.default_rng(seed)
-        bag, holds = planted_bag(generator)
-        found = knockouts.knock_out_heuristics(network, problems, bag, holds, generator, draws=3)
-        contrasts.append(found.contrast(np.arange(20)).values.mean())
-    error = np.std(contrasts, ddof=1) / np.sqrt(len(contrasts))
-    assert error < 0.05
-    assert abs(np.mean(contrasts)) < 3 * error
-
-
-def test_what_was_not_knocked_out_cannot_be_asked_for() -> None:
-    network, problems = planted_network(1.45), planted_problems().select([0, 1])
-    bag, holds = planted_bag()
-    choices = controls.choose(bag, holds[:, :2], np.random.default_rng(0), ks=(2,), draws=1)
-    found = knockouts.knock_out_prompts(network, problems, bag, choices)
-    with pytest.raises(UsageError, match="not 5 against 'unassociated'"):
-        found.contrast(5, "unassociated")
-    with pytest.raises(UsageError, match="against 'effect'"):
-        found.contrast(2, "effect")
+    assert (one.control_right == same.control_right).all()
+    assert (one.single_right == same.single_right).all()
+    assert (one.heuristic_right == other.heuristic_right).all()
+    assert (one.control_right != other.control_right).any()

@@ -14,7 +14,7 @@ import numpy as np
 from mechtests.arithmetic import heuristic_measures, measures
 from mechtests.arithmetic.chosen import right
 from mechtests.arithmetic.heuristic_measures import KINDS, decoded, top_neurons
-from mechtests.arithmetic.heuristics import VARIABLES
+from mechtests.arithmetic.heuristics import VARIABLES, Heuristic, associated
 from mechtests.measurement import HALVES
 from mechtests.metrics.metric import Batch, Cost, Metric, Need, Value
 from mechtests.tasks.arithmetic import NAMES, arithmetic
@@ -22,19 +22,20 @@ from mechtests.tasks.arithmetic import NAMES, arithmetic
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mechtests.arithmetic.controls import Bag
+    from mechtests.arithmetic.pools import Important
     from mechtests.arithmetic.problems import Problems
 
 KS = (5, 10, 25)
 """Neurons of each layer that are knocked out at most; the second decides."""
-CONTROLS = ("unassociated", "attribution", "another prompt", "important")
+CONTROLS = ("unassociated", "attribution", "other")
 DRAWS = 20
 TYPES = tuple(f"{variable} {kind}" for variable in VARIABLES for kind in KINDS)
 
 
-def _bag(batch: Batch, place: int, operator: int) -> Bag:
+def _bag(batch: Batch, place: int, operator: int) -> Important:
     """The top neurons of an operator, with the scores of what they match, else 0."""
-    from mechtests.arithmetic.controls import Bag
+    from mechtests.arithmetic.matching import matched
+    from mechtests.arithmetic.pools import Important
 
     ranked, found = batch.inputs["attribution"], batch.inputs["heuristics"]
     layers = ranked["layers"]
@@ -50,48 +51,45 @@ def _bag(batch: Batch, place: int, operator: int) -> Bag:
     ):
         if (layer, neuron) in neurons:
             score[neurons[layer, neuron], number] = value
-    return Bag(layers[at].astype(np.int64), index, score, effect[at, index].astype(np.float64))
+    ranked_by = effect[at, index].astype(np.float64)
+    return Important(layers[at].astype(np.int64), index, ranked_by, score, matched(score))
+
+
+def _named(batch: Batch) -> list[Heuristic]:
+    return [decoded(row) for row in batch.inputs["heuristics"]["heuristics"]]
 
 
 def _holds(batch: Batch, problems: Problems) -> NDArray[np.bool_]:
-    """Which heuristics hold for which problems, ``[heuristic, problem]``."""
-    from mechtests.arithmetic.heuristics import associated
-
-    named = [decoded(row) for row in batch.inputs["heuristics"]["heuristics"]]
-    return associated(named, problems.first, problems.second, problems.result).T
+    """Which heuristics hold for which problems, ``[problem, heuristic]``."""
+    return associated(_named(batch), problems.first, problems.second, problems.result)
 
 
 def _guided(batch: Batch) -> Mapping[str, Any]:
-    from mechtests.arithmetic.controls import choose
-    from mechtests.arithmetic.knockouts import knock_out_prompts
+    from mechtests.arithmetic import knockouts
+    from mechtests.arithmetic.pools import guided_sets
     from mechtests.arithmetic.problems import Problems
 
     every = Problems.of(batch.prompts)
     parts, found = [], []
     for place, operator in enumerate(int(op) for op in batch.inputs["attribution"]["operators"]):
         pairs = measures.pairs_of(batch, operator)["evaluation"]
-        problems = every.select(pairs.prompts)
-        choices = choose(
-            bag := _bag(batch, place, operator),
+        problems, bag = every.select(pairs.prompts), _bag(batch, place, operator)
+        plan = guided_sets(
+            bag,
             _holds(batch, problems),
             batch.generator(f"controls of {NAMES[operator]}"),
             ks=KS,
             draws=min(DRAWS, batch.draws),
         )
-        done = knock_out_prompts(batch.network, problems, bag, choices)
-        found.append((done.heuristic, done.control, done.single, choices.short, choices.outside))
+        done = knockouts.guided(batch.network, problems, bag, plan)
+        missing = done.shortfall / np.maximum(done.knocked, 1)
+        short = (done.pool[:, None] < np.array(KS)[:, None]).any(-1)
+        by_control = (done.control_right, done.single_right, missing)
+        found.append((done.heuristic_right.T, short, *(each.T for each in by_control)))
         parts.append((operator, 1, pairs))
-    heuristic, control, single, short, outside = (
-        np.concatenate(each).astype(np.float32) for each in zip(*found, strict=True)
-    )
-    return {
-        "heuristic": heuristic,
-        "control": control,
-        "single": single,
-        "short": short,
-        "outside": outside,
-        **measures.facts_of(parts),
-    }
+    names = ("heuristic", "short", "control", "single", "missing")
+    joined = (np.concatenate(each).astype(np.float32) for each in zip(*found, strict=True))
+    return {**dict(zip(names, joined, strict=True)), **measures.facts_of(parts)}
 
 
 BY_CONTROL = ("pair", "k", "control")
@@ -105,7 +103,7 @@ guided = Metric(
         "control": Value(BY_CONTROL, "share of draws"),
         "single": Value(BY_CONTROL, "right or wrong"),
         "short": Value(("pair", "k"), "yes or no"),
-        "outside": Value(BY_CONTROL, "share of neurons"),
+        "missing": Value(BY_CONTROL, "share of neurons"),
         **measures.FACTS,
     },
     inputs=("answers", "attribution", "heuristics"),
@@ -119,34 +117,29 @@ guided = Metric(
 
 Up to ``KS`` neurons of each middle and late layer are 0 at all positions: those with the highest
 score of a heuristic that holds for the problem, or as many by layer of each of ``CONTROLS``
-(``controls.choose``), the mean over draws and the first draw alone. ``short``: some layer has fewer
-than k such neurons. ``outside``: the part of a control's neurons that is not of its own pool.
+(``pools.guided_sets``), the mean over draws and the first draw alone. ``short``: some layer has
+fewer than k such neurons. ``missing``: the part of them that a control has none for.
 Source: Nikankin et al. 2025, section 4.2, Figure 8. Problems are of the evaluation half; neurons
 are the 1.5% that the selection half ranks first.
 """
 
 
 def _by_heuristic(batch: Batch) -> Mapping[str, Any]:
-    from mechtests.arithmetic.knockouts import knock_out_heuristics
+    from mechtests.arithmetic import knockouts
+    from mechtests.arithmetic.pools import related_sets
     from mechtests.arithmetic.problems import Problems
 
-    every, named = Problems.of(batch.prompts), batch.inputs["heuristics"]["heuristics"]
+    every, named = Problems.of(batch.prompts), _named(batch)
     rows: list[Any] = []
     for place, operator in enumerate(int(op) for op in batch.inputs["attribution"]["operators"]):
         mine = np.concatenate([right(batch.inputs["answers"], operator, half) for half in HALVES])
-        problems = every.select(np.sort(mine))
-        done = knock_out_heuristics(
-            batch.network,
-            problems,
-            _bag(batch, place, operator),
-            _holds(batch, problems),
-            batch.generator(f"problems of {NAMES[operator]}"),
-        )
-        for at, heuristic in enumerate(done.heuristic):
-            cluster = TYPES.index(decoded(named[heuristic]).type)
-            rows.append(
-                (operator, cluster, *done.accuracy[at], *done.control[at], done.overlap[at])
-            )
+        problems, bag = every.select(np.sort(mine)), _bag(batch, place, operator)
+        draw = batch.generator(f"problems of {NAMES[operator]}")
+        plan = related_sets(bag, _holds(batch, problems), draw)
+        done = knockouts.by_heuristic(batch.network, problems, bag, plan, named)
+        for at, cluster in enumerate(done.cluster):
+            shared = done.shared[at] / done.neurons[at]
+            rows.append((operator, TYPES.index(cluster), *done.right[at].ravel(), shared))
     return {"tests": np.array(rows, np.float64).reshape(-1, 7)}
 
 

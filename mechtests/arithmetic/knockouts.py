@@ -1,365 +1,376 @@
-"""Knock-outs: whether problems are still solved without some neurons.
+"""Whether the answer is still right without some neurons: set to zero at all positions.
 
-A neuron is knocked out by setting it to 0 at all positions, after its activation and gate. Many
-sets of neurons, others for each problem, are run in one batch.
+Only what an ablation reaches is run again: a prompt is run once, and its branches start in the
+middle of the first block in which they lose a neuron, from what attention wrote there and what the
+neurons were. Equal sets of one prompt are one branch, and an empty set is the prompt's own run.
 
-Source: Nikankin et al. 2025, section 4.2, whose code runs one prompt and one set at a time.
+Source: Nikankin et al. 2025, section 4.4. ``pools`` says which neurons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechtests.arithmetic.controls import (
-    NONE,
-    Bag,
-    Choices,
-    Floats,
-    Mask,
-    Name,
-    important_instead,
-    related_and_unrelated,
-)
+from mechtests.arithmetic.heuristics import Heuristic, Mask
+from mechtests.arithmetic.logit_lens import value_logits
+from mechtests.arithmetic.pools import GuidedSets, Important, RelatedSets
 from mechtests.arithmetic.problems import Problems
-from mechtests.errors import MeasurementError, UsageError
-from mechtests.measurement import Sample
-from mechtests.metrics.effects import WORKING_BYTES
+from mechtests.errors import UsageError
+from mechtests.models.activations import Activations, bytes_per_prompt
 from mechtests.models.network import Network
 from mechtests.models.shape import Shape
-from mechtests.statistics import proportion_p
 from mechtests.tasks.prompts import Ids
 
-PROMPTS = 100
-FEWEST_NEURONS = 10
-FEWEST_PROMPTS = 10
-DRAWS_BY_HEURISTIC = 5
+Floats = NDArray[np.floating[Any]]
 
-Sets = NDArray[np.integer]
+WORKING_BYTES = 64_000_000
+SITES = ("resid_pre", "attn_out", "post")
+"""What a branch starts from."""
 
 
-def right_without(network: Network, problems: Problems, layer: Ids, index: Ids, sets: Sets) -> Mask:
-    """Whether each problem is solved without each of some sets of neurons.
-
-    Solved: the answer is the likeliest token of the whole vocabulary. What lies below the first
-    neuron that is knocked out is run once for each problem, and equal sets of a problem once.
+def knocked_out(network: Network, problems: Problems, sets: NDArray[np.integer[Any]]) -> Mask:
+    """Whether the answer is the likeliest token of the vocabulary without some neurons.
 
     Args:
         network: The network.
         problems: The problems.
-        layer: The layer of each neuron, ``[neuron]``.
-        index: Its number in that layer, ``[neuron]``.
-        sets: Places in these two, with -1 for none: ``[problem, branch, slot]``, or with a
-            first axis of 1 where all problems go without the same sets.
+        sets: Neurons as ``layer * mlp_width + neuron``, in any order and padded with -1, shape
+            ``[prompt, branch, slot]``.
 
     Returns:
-        Shape ``[problem, branch]``.
+        Shape ``[prompt, branch]``.
 
     Raises:
-        UsageError: There are not as many sets as problems, or they have other neurons.
-        MeasurementError: The residual stream has NaN or infinite values.
+        UsageError: There are not sets for each problem, or a neuron does not exist.
     """
-    if len(sets) not in (1, len(problems)) or sets.ndim != 3:
+    if sets.ndim != 3 or len(sets) != len(problems):
         raise UsageError(
-            f"knock-outs of {len(problems)} problems need as many rows of sets, or one for all: "
-            f"[problem, branch, slot], got {list(sets.shape)}"
+            f"a knock-out needs sets [{len(problems)}, branch, slot] for {len(problems)} problems, "
+            f"got {list(sets.shape)}"
         )
-    if sets.size and not -1 <= sets.min() <= sets.max() < len(layer):
-        raise UsageError(
-            f"sets name neurons by their place, 0 to {len(layer) - 1}, or -1 for none, got "
-            f"{sets.min()} to {sets.max()}"
-        )
-    found = np.zeros((len(problems), sets.shape[1]), bool)
-    for rows in _blocks(network, problems, sets):
-        part = sets if len(sets) == 1 else sets[rows]
-        found[rows] = _right(network, problems.select(rows), (layer, index), part)
+    prompt = np.repeat(np.arange(len(problems)), sets.shape[1])
+    flat = sets.reshape(len(prompt), sets.shape[2])
+    right = right_without(network, problems, prompt, flat, np.arange(len(prompt)))
+    found: Mask = right.reshape(sets.shape[:2])
     return found
 
 
-def _blocks(network: Network, problems: Problems, sets: Sets) -> Iterator[Ids]:
-    """Problems whose branches, all different, fit into memory at once; at least one."""
-    at_once = _rows_at_once(network.shape, problems.tokens.shape[1])
-    step = max(1, at_once // max(sets.shape[1], 1))
-    for start in range(0, len(problems), step):
-        yield np.arange(start, min(start + step, len(problems)))
-
-
-def _rows_at_once(shape: Shape, positions: int) -> int:
-    """How many runs keep the working memory small, their logits included."""
-    numbers = positions * (6 * shape.width + 3 * shape.mlp_width) + 2 * shape.vocabulary
-    return max(1, WORKING_BYTES // (4 * numbers))
-
-
-@torch.no_grad()
-def _right(network: Network, problems: Problems, neurons: tuple[Ids, Ids], sets: Sets) -> Mask:
-    """As ``right_without``, of a few problems."""
-    distinct, places = _distinct(sets, len(problems))
-    at = np.repeat(np.arange(len(problems)), [len(each) for each in distinct])
-    stacked = np.concatenate(distinct)
-    answer = torch.from_numpy(problems.answer).to(network.device)
-    at_once = _rows_at_once(network.shape, problems.tokens.shape[1])
-    shared = _Shared.of(network, problems, neurons, stacked)
-    right = np.empty(len(at), bool)
-    for start in range(0, len(at), at_once):
-        rows = slice(start, start + at_once)
-        final = shared.without(stacked[rows], at[rows])
-        best = network.logits(final).argmax(-1)
-        right[rows] = (best == answer[torch.from_numpy(at[rows]).to(best.device)]).cpu().numpy()
-    starts = np.cumsum([0, *(len(each) for each in distinct)])[:-1]
-    return right[starts[:, None] + places]
-
-
-def _distinct(sets: Sets, problems: int) -> tuple[list[Sets], Ids]:
-    """The different sets of each problem, and which of them a branch is, ``[problem, branch]``."""
-    kinds, places = [], []
-    for each in np.sort(sets, axis=-1):
-        distinct, place = np.unique(each, axis=0, return_inverse=True)
-        kinds.append(distinct)
-        places.append(place.reshape(-1))
-    if len(sets) == problems:
-        return kinds, np.stack(places)
-    return kinds * problems, np.stack(places * problems)
-
-
-@dataclass(frozen=True, eq=False)
-class _Shared:
-    """What all branches of a problem have in common, up to the first neuron knocked out.
-
-    Attributes:
-        network: The network.
-        tokens: Of the problems, ``[problem, position]``.
-        neurons: Layer and number of each.
-        first: The first layer of which a neuron is knocked out.
-        rest: What that layer leaves without its MLP, ``[problem, position, width]``.
-        post: Its neurons, ``[problem, position, mlp_width]``.
-    """
-
-    network: Network
-    tokens: Tensor
-    neurons: tuple[Ids, Ids]
-    first: int
-    rest: Tensor
-    post: Tensor
-
-    @classmethod
-    def of(
-        cls, network: Network, problems: Problems, neurons: tuple[Ids, Ids], sets: Sets
-    ) -> _Shared:
-        named = np.unique(sets[sets != NONE])
-        first = int(neurons[0][named].min()) if len(named) else network.shape.layers - 1
-        tokens = torch.from_numpy(problems.tokens).to(network.device)
-        keep = [f"{site}.{first}" for site in ("resid_pre", "attn_out", "post")]
-        run = network.run(tokens, stop=first + 1, keep=keep)
-        rest = run["resid_pre", first] + run["attn_out", first]
-        return cls(network, tokens, neurons, first, rest, run["post", first])
-
-    def without(self, sets: Sets, at: Ids) -> Tensor:
-        """The residual stream at END of some runs, ``[run, width]``.
-
-        Args:
-            sets: What each goes without, ``[run, slot]``.
-            at: Which problem each is of, ``[run]``.
-
-        Raises:
-            MeasurementError: It has NaN or infinite values.
-        """
-        network, rows = self.network, torch.from_numpy(at).to(self.tokens.device)
-        later = range(self.first + 1, network.shape.layers)
-        written = network.blocks[self.first].neurons_out(
-            _zeroed(self.post[rows], *self._where(sets, self.first))
-        )
-        edits = {("post", at): partial(_zeroed_by, self._where(sets, at)) for at in later}
-        final = network.run(
-            self.tokens[rows], start=self.first + 1, resid=self.rest[rows] + written, edits=edits
-        ).final
-        if not bool(torch.isfinite(final).all()):
-            raise MeasurementError(
-                f"{network.name}: without some neurons the residual stream at END has NaN or "
-                "infinite values; measure in a wider dtype"
-            )
-        return final
-
-    def _where(self, sets: Sets, layer: int) -> tuple[Tensor, Tensor]:
-        """The runs that go without neurons of a layer, and which, each ``[entry]``."""
-        layers, index = self.neurons
-        run, slot = np.nonzero((sets != NONE) & (layers[sets] == layer))
-        device = self.tokens.device
-        return (
-            torch.from_numpy(run).to(device),
-            torch.from_numpy(index[sets[run, slot]]).to(device),
-        )
-
-
-def _zeroed(post: Tensor, runs: Tensor, neurons: Tensor) -> Tensor:
-    """Neurons ``[run, position, mlp_width]`` with some of some runs at 0 everywhere."""
-    left = post.clone()
-    left[runs, :, neurons] = 0.0
-    return left
-
-
-def _zeroed_by(where: tuple[Tensor, Tensor], post: Tensor) -> Tensor:
-    return _zeroed(post, *where)
-
-
-# ---------------------------------------------------------------- guided by the prompt
-
-
-@dataclass(frozen=True, eq=False)
-class KnockOut:
-    """Whether problems are solved without the neurons of their heuristics, and without others.
-
-    Attributes:
-        choices: The sets, and how well the controls could be matched.
-        intact: Whether a problem is solved with all neurons, ``[problem]``.
-        heuristic: Without those of its heuristics, ``[problem, k]``.
-        control: The part of a control's draws without which it is, ``[problem, k, control]``.
-        single: Without the first draw of each, ``[problem, k, control]``.
-    """
-
-    choices: Choices
-    intact: Mask
-    heuristic: Mask
-    control: Floats
-    single: Mask
-
-    def contrast(self, k: int, control: Name) -> Floats:
-        """Control accuracy minus heuristic accuracy, one number a problem, ``[problem]``."""
-        at, place = self._at(k, control)
-        found: Floats = self.control[:, at, place] - self.heuristic[:, at]
-        return found
-
-    def mcnemar(self, k: int, control: Name) -> float:
-        """One-sided exact p that the heuristics' set breaks more problems than one draw.
-
-        McNemar's test: of the problems that one of both solves and the other does not.
-        """
-        at, place = self._at(k, control)
-        mine, other = self.heuristic[:, at], self.single[:, at, place]
-        worse, better = int((other & ~mine).sum()), int((mine & ~other).sum())
-        return proportion_p(worse, worse + better, 0.5, "above")
-
-    def _at(self, k: int, control: Name) -> tuple[int, int]:
-        if k not in self.choices.ks or control not in self.choices.controls:
-            raise UsageError(
-                f"knocked out were {self.choices.ks} neurons a layer against "
-                f"{', '.join(self.choices.controls)}, not {k} against {control!r}"
-            )
-        return self.choices.ks.index(k), self.choices.controls.index(control)
-
-
-def knock_out_prompts(network: Network, problems: Problems, bag: Bag, choices: Choices) -> KnockOut:
-    """Knock out the neurons of each problem's heuristics, and those of each control.
+def right_without(
+    network: Network,
+    problems: Problems,
+    prompt: Ids,
+    sets: NDArray[np.integer[Any]],
+    without: Ids,
+) -> Mask:
+    """The same for some pairs of a prompt and a set, where prompts share sets.
 
     Args:
         network: The network.
-        problems: Problems that it solves.
-        bag: The neurons.
-        choices: Which of them, of ``controls.choose``.
+        problems: The problems.
+        prompt: The problem of each run, shape ``[run]``.
+        sets: As in ``knocked_out``, shape ``[set, slot]``.
+        without: The set of each run, shape ``[run]``.
+
+    Returns:
+        Shape ``[run]``.
+
+    Raises:
+        UsageError: A neuron does not exist.
     """
-    problem, ks, branches, slots = choices.sets.shape
-    sets = choices.sets.reshape(problem, ks * branches, slots)
-    intact = np.full((problem, 1, slots), NONE, sets.dtype)
-    right = right_without(
-        network, problems, bag.layer, bag.index, np.concatenate((intact, sets), axis=1)
+    if not len(prompt):
+        return np.zeros(0, bool)
+    distinct, same = _distinct(sets, network.shape)
+    pairs, back = np.unique(prompt * len(distinct) + same[without], return_inverse=True)
+    rows, chosen = np.divmod(pairs, len(distinct))
+    first = distinct[chosen, 0].astype(np.int64) // network.shape.mlp_width
+    found = np.empty(len(pairs), bool)
+    for runs in _by_prompt(network.shape, rows, first, problems.tokens.shape[1]):
+        some, at = np.unique(rows[runs], return_inverse=True)
+        mine = problems.select(some)
+        clean = _starts(network, mine, first[runs])
+        branches = _Branches(network, mine, clean, at.ravel(), distinct, chosen[runs])
+        found[runs] = branches.right(first[runs])
+    right: Mask = found[back.ravel()]
+    return right
+
+
+def _distinct(sets: NDArray[np.integer[Any]], shape: Shape) -> tuple[NDArray[np.int32], Ids]:
+    """Each set once, ascending, and which of them each is; what pads is above all neurons.
+
+    So a set's first number tells the layer it begins in, and an empty one's is behind the last.
+    """
+    neurons = shape.layers * shape.mlp_width
+    if sets.size and not (sets.min() >= -1 and sets.max() < neurons):
+        raise UsageError(
+            f"neurons are numbered from 0 to {neurons - 1}, layer by layer, and -1 pads a set; "
+            f"got {int(sets.min())} to {int(sets.max())}"
+        )
+    # a last column of padding, so that every set has an end
+    ordered = np.full((len(sets), sets.shape[1] + 1), neurons, np.int32)
+    ordered[:, :-1] = np.sort(np.where(sets < 0, neurons, sets), 1)
+    numbers: dict[bytes, int] = {}
+    same = [numbers.setdefault(each.tobytes(), len(numbers)) for each in ordered]
+    distinct = np.frombuffer(b"".join(numbers), np.int32).reshape(-1, ordered.shape[1])
+    return distinct, np.array(same, np.int64)
+
+
+def _by_prompt(shape: Shape, rows: Ids, first: Ids, length: int) -> Iterator[Ids]:
+    """Runs of as many prompts as may be held at once; ``rows`` ascend."""
+    most = max(1, WORKING_BYTES // bytes_per_prompt(shape, _kept(shape, first), length))
+    block = np.unique(rows, return_inverse=True)[1].ravel() // most
+    yield from np.split(np.arange(len(rows)), np.flatnonzero(np.diff(block)) + 1)
+
+
+def _kept(shape: Shape, first: Ids) -> list[str]:
+    return [f"{site}.{at}" for at in np.unique(first) if at < shape.layers for site in SITES]
+
+
+def _starts(network: Network, problems: Problems, first: Ids) -> Activations:
+    """Run problems as far as branches need that begin in some layers, keeping what they need."""
+    tokens = torch.from_numpy(problems.tokens).to(network.device)
+    stop = min(int(first.max()) + 1, network.shape.layers)
+    with torch.no_grad():
+        return network.run(tokens, keep=_kept(network.shape, first), stop=stop)
+
+
+@dataclass(frozen=True, eq=False)
+class _Branches:
+    """Some problems and the branches of them.
+
+    Attributes:
+        network: The network.
+        problems: The problems.
+        clean: Their own run.
+        row: The problem of each branch, shape ``[branch]``.
+        sets: Distinct sets, as ``_distinct`` has them, shape ``[set, slot]``.
+        without: The set of each branch, shape ``[branch]``.
+    """
+
+    network: Network
+    problems: Problems
+    clean: Activations
+    row: Ids
+    sets: NDArray[np.int32]
+    without: Ids
+
+    def right(self, first: Ids) -> Mask:
+        """Whether each branch's answer is right, from the layer it begins in, ``[branch]``."""
+        found = np.empty(len(first), bool)
+        most = _rows_at_once(self.network.shape, self.problems.tokens.shape[1])
+        for layer in np.unique(first).tolist():
+            mine = np.flatnonzero(first == layer)
+            for some in np.split(mine, range(most, len(mine), most)):
+                with torch.no_grad():
+                    logits = self.network.logits(self._final(layer, some))
+                said = logits.float().argmax(-1).cpu().numpy()
+                found[some] = said == self.problems.answer[self.row[some]]
+        return found
+
+    def _final(self, layer: int, some: Ids) -> Tensor:
+        """END's streams behind the last block, of branches that begin in one layer."""
+        network, layers = self.network, self.network.shape.layers
+        rows = torch.from_numpy(self.row[some]).to(network.device)
+        if layer == layers:
+            return self.clean.final[rows]
+        edits = self._edits(some)
+        here = slice(-1 if layer == layers - 1 else 0, None)
+        pre, attended, neurons = (self.clean[site, layer][:, here][rows] for site in SITES)
+        left = edits.pop(("post", layer))(neurons)
+        resid = pre + attended + network.blocks[layer].neurons_out(left)
+        if layer == layers - 1:
+            return resid[:, -1]
+        tokens = torch.from_numpy(self.problems.tokens).to(network.device)[rows]
+        return network.run(tokens, start=layer + 1, resid=resid, edits=edits).final
+
+    def _edits(self, some: Ids) -> dict[tuple[str, int], Callable[[Tensor], Tensor]]:
+        """By layer, what sets to zero the neurons that each branch is without."""
+        shape = self.network.shape
+        sets = self.sets[self.without[some]].astype(np.int64)
+        at, slot = np.nonzero(sets < shape.layers * shape.mlp_width)
+        layer, neuron = np.divmod(sets[at, slot], shape.mlp_width)
+        edits = {}
+        for each in np.unique(layer).tolist():
+            here = layer == each
+            gone = torch.zeros(len(some), 1, shape.mlp_width, dtype=torch.bool)
+            gone[torch.from_numpy(at[here]), 0, torch.from_numpy(neuron[here])] = True
+            edits["post", each] = _without(gone.to(self.network.device))
+        return edits
+
+
+def _without(gone: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda neurons: neurons.masked_fill(gone, 0.0)
+
+
+def _rows_at_once(shape: Shape, length: int) -> int:
+    """How many branches keep the working memory small, their logits included."""
+    numbers = length * (6 * shape.width + 3 * shape.mlp_width) + 2 * shape.vocabulary
+    return max(1, WORKING_BYTES // (4 * numbers))
+
+
+def effects(network: Network, problems: Problems, important: Important) -> Floats:
+    """The size of what each neuron adds to the answer's logit at END: the logit lens.
+
+    Returns:
+        ``|h_post * value_logits|``, shape ``[prompt, neuron]``.
+    """
+    found = np.zeros((len(problems), len(important)))
+    tokens = torch.from_numpy(problems.tokens).to(network.device)
+    keep = tuple(f"post.{layer}@end" for layer in important.layers)
+    most = max(1, WORKING_BYTES // bytes_per_prompt(network.shape, keep, tokens.shape[1]))
+    answers, row = np.unique(problems.answer, return_inverse=True)
+    for layer in important.layers.tolist():
+        mine = np.flatnonzero(important.layer == layer)
+        lens = value_logits(network, layer, important.index[mine].tolist(), answers.tolist())
+        found[:, mine] = lens[row.ravel()]
+    for start in range(0, len(problems), most):
+        with torch.no_grad():
+            run = network.run(tokens[start : start + most], keep=keep)
+        for layer in important.layers.tolist():
+            mine = np.flatnonzero(important.layer == layer)
+            post = run["post@end", layer].float().cpu().numpy()
+            found[start : start + most, mine] *= post[:, important.index[mine]]
+    return np.abs(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Guided:
+    """Knock-outs guided by each prompt's heuristics.
+
+    Attributes:
+        k: At most so many neurons a layer, shape ``[k]``.
+        controls: The names of the controls.
+        intact_right: Whether each prompt is right with all neurons, shape ``[prompt]``.
+        heuristic_right: Without its heuristics' neurons, shape ``[k, prompt]``.
+        control_right: How often without a control's, over draws, ``[control, k, prompt]``.
+        single_right: Without the first draw's, the paper's only one, the same shape.
+        pool: How many neurons its heuristics have in each layer, shape ``[prompt, layer]``.
+        knocked: How many are knocked out in all, shape ``[k, prompt]``.
+        shortfall: How many fewer a control has, a mean over draws, ``[control, k, prompt]``.
+        overlap: How many of a control's are of the prompt's heuristics too, likewise.
+    """
+
+    k: Ids
+    controls: tuple[str, ...]
+    intact_right: Mask
+    heuristic_right: Mask
+    control_right: Floats
+    single_right: Mask
+    pool: Ids
+    knocked: Ids
+    shortfall: Floats
+    overlap: Floats
+
+
+def guided(network: Network, problems: Problems, important: Important, plan: GuidedSets) -> Guided:
+    """Knock out each prompt's heuristics, and their controls.
+
+    Args:
+        network: The network.
+        problems: Correct problems of one operator.
+        important: Its important neurons.
+        plan: What to knock out, for these problems and neurons.
+
+    Raises:
+        UsageError: The plan is for other problems.
+    """
+    many, ks, branches, slots = plan.sets.shape
+    if many != len(problems):
+        raise UsageError(
+            f"the knock-outs were planned for {many} problems, got {len(problems)}; pass the same"
+        )
+    flat = important.flat(plan.sets, network.shape.mlp_width).reshape(many, -1, slots)
+    intact = np.full((many, 1, slots), -1)
+    right = knocked_out(network, problems, np.concatenate((intact, flat), 1))
+    by_branch = right[:, 1:].reshape(many, ks, branches).transpose(2, 1, 0)
+    drawn = by_branch[1:].reshape(len(plan.controls), -1, ks, many)
+    return Guided(
+        plan.k,
+        plan.controls,
+        right[:, 0],
+        by_branch[0],
+        drawn.mean(1),
+        drawn[:, 0],
+        plan.pool,
+        plan.knocked,
+        plan.shortfall,
+        plan.overlap,
     )
-    by_k = right[:, 1:].reshape(problem, ks, branches)
-    draws = by_k[..., 1:].reshape(problem, ks, len(choices.controls), choices.draws)
-    return KnockOut(choices, right[:, 0], by_k[..., 0], draws.mean(-1), draws[..., 0])
-
-
-# ---------------------------------------------------------------- by heuristic
 
 
 @dataclass(frozen=True, eq=False)
 class ByHeuristic:
-    """What is solved without the neurons of one heuristic, or without as many others.
+    """Knock-outs of one heuristic's neurons, on prompts it holds for and on others.
 
     Attributes:
-        heuristic: Which heuristics were knocked out, by their number, ``[test]``.
-        neurons: How many neurons each has, ``[test]``.
-        prompts: How many related and unrelated problems, ``[test, 2]``.
-        accuracy: On the related and on the unrelated ones, ``[test, 2]``.
-        control: The mean over draws of the same without other important neurons, ``[test, 2]``.
-        overlap: Which part of those others is the heuristic's own, for want of more, ``[test]``.
+        heuristic: Places in the library, shape ``[heuristic]``.
+        cluster: Variable and kind of each: what heuristics are clustered by.
+        neurons: How many neurons each has, shape ``[heuristic]``.
+        shared: How many of them its control has too, for want of others.
+        prompts: How many related and unrelated prompts, shape ``[heuristic, 2]``.
+        right: Share of right answers, shape ``[heuristic, knocked, kind]``: without its own
+            neurons or the control's, on related or unrelated prompts.
     """
 
     heuristic: Ids
+    cluster: tuple[str, ...]
     neurons: Ids
+    shared: Ids
     prompts: Ids
-    accuracy: Floats
-    control: Floats
-    overlap: Floats
+    right: Floats
 
-    def contrast(self, cluster: Ids) -> Sample:
-        """Related minus unrelated accuracy, minus the same of the control, one number a test.
-
-        Args:
-            cluster: The type and variable of every heuristic, as a number, ``[heuristic]``.
-        """
-        mine, other = (each[:, 0] - each[:, 1] for each in (self.accuracy, self.control))
-        return Sample(mine - other, np.asarray(cluster)[self.heuristic], "accuracy")
+    @property
+    def excess(self) -> Floats:
+        """Related minus unrelated accuracy, minus the same of the control, ``[heuristic]``."""
+        gap = self.right[:, :, 0] - self.right[:, :, 1]
+        found: Floats = gap[:, 0] - gap[:, 1]
+        return found
 
 
-def knock_out_heuristics(
+def by_heuristic(
     network: Network,
     problems: Problems,
-    bag: Bag,
-    holds: Mask,
-    generator: np.random.Generator,
-    *,
-    heuristics: Sequence[int] | None = None,
-    prompts: int = PROMPTS,
-    draws: int = DRAWS_BY_HEURISTIC,
+    important: Important,
+    plan: RelatedSets,
+    heuristics: Sequence[Heuristic],
 ) -> ByHeuristic:
-    """Knock out all neurons of each heuristic, on problems it holds for and on others.
-
-    Source: section 4.2 of the paper, whose code draws unrelated problems from among all but the
-    related ones it drew, and has no control of other neurons.
+    """Knock out one heuristic's neurons after the other, and a control of each.
 
     Args:
         network: The network.
-        problems: Problems that it solves.
-        bag: The neurons.
-        holds: Which heuristics hold for which problems, ``[heuristic, problem]``.
-        generator: The source of the problems and of the control's neurons.
-        heuristics: Which to knock out; all unless said. Those of fewer than 10 neurons, and
-            those with fewer than 10 related or unrelated problems, are left out.
-        prompts: How many related and unrelated problems at most.
-        draws: How many times other neurons are drawn.
+        problems: Correct problems of one operator.
+        important: Its important neurons.
+        plan: What to knock out on which of the problems.
+        heuristics: Those that were scored, for the names of the clusters.
     """
-    if holds.shape != (bag.score.shape[1], len(problems)):
-        raise UsageError(
-            f"which of {bag.score.shape[1]} heuristics hold for which of {len(problems)} problems "
-            f"is needed, got {list(holds.shape)}"
-        )
-    asked = range(len(holds)) if heuristics is None else heuristics
-    count, related = bag.matched.sum(0), holds.sum(1)
-    enough = np.minimum(related, len(problems) - related) >= FEWEST_PROMPTS
-    chosen = [each for each in asked if count[each] >= FEWEST_NEURONS and enough[each]]
-    sizes, accuracies, controls, overlaps = [], [], [], []
-    for each in chosen:
-        rows = related_and_unrelated(holds[each], prompts, generator)
-        own = np.flatnonzero(bag.matched[:, each])
-        others, overlap = important_instead(bag, own, draws, generator)
-        sets = np.concatenate((own[None], others))[None]
-        some = problems.select(np.concatenate(rows))
-        right = right_without(network, some, bag.layer, bag.index, sets)
-        sides = np.split(right, [len(rows[0])])
-        sizes.append([len(side) for side in sides])
-        accuracies.append([side[:, 0].mean() for side in sides])
-        controls.append([side[:, 1:].mean() for side in sides])
-        overlaps.append(overlap)
+    many = len(plan.heuristic)
+    # a cell is a heuristic's neurons or its control's, and a kind of prompts
+    runs = [
+        (heuristic + knocked * many, kind, cells[heuristic, slot])
+        for kind, cells in enumerate((plan.related, plan.unrelated))
+        for heuristic, slot in [np.nonzero(cells >= 0)]
+        for knocked in range(2)
+    ]
+    without = np.concatenate([of for of, _, _ in runs])
+    kinds = np.concatenate([np.full(len(of), kind) for of, kind, _ in runs])
+    prompt = np.concatenate([rows for _, _, rows in runs]).astype(np.int64)
+    rows = np.concatenate((plan.own, plan.control))
+    flat = important.flat(rows, network.shape.mlp_width)
+    right = right_without(network, problems, prompt, flat, without)
+    cell, cells = without * 2 + kinds, 4 * many
+    count = np.bincount(cell, minlength=cells).reshape(2, many, 2)
+    share = np.bincount(cell, right, minlength=cells).reshape(2, many, 2) / count
     return ByHeuristic(
-        np.array(chosen, np.int64),
-        count[chosen].astype(np.int64),
-        np.array(sizes, np.int64).reshape(-1, 2),
-        np.array(accuracies, np.float64).reshape(-1, 2),
-        np.array(controls, np.float64).reshape(-1, 2),
-        np.array(overlaps, np.float64),
+        plan.heuristic,
+        tuple(heuristics[at].type for at in plan.heuristic),
+        (plan.own >= 0).sum(1),
+        plan.shared,
+        count[0],
+        share.transpose(1, 0, 2),
     )
