@@ -1,19 +1,24 @@
 """Nikankin et al. 2025, Arithmetic Without Algorithms: a Bag of Heuristics.
 
-arXiv 2410.21272, section 3 and appendix A: which components make the answer, and where.
+arXiv 2410.21272, pages 3, 14 and 15: which components make the answer, and where.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
 from mechtests import claim
 from mechtests.arithmetic import gates, measures, reading
+from mechtests.arithmetic.components import PLACES, Components, late_layers
+from mechtests.arithmetic.neuron_measures import FEWEST_LAYERS
 from mechtests.arithmetic.reading import kept, mean_faithfulness, pooled, sample, set_above
 from mechtests.margins import share_above
+from mechtests.matched import STRATA
 from mechtests.rules import above, beside, every, matched_random, value_control
 from mechtests.tasks.arithmetic import NAMES, arithmetic
 from mechtests.verdict import Outcome, not_applicable
 
-FIRST, OPERATOR, SECOND, EQUALS, ALL = range(5)
+FIRST, OPERATOR, SECOND, EQUALS, ALL = range(len(PLACES))
 MATTERS = 0.05
 MANY = 0.25
 
@@ -23,25 +28,16 @@ class Effects:
 
     def __init__(self, measurement):
         self.found = measurement
-        self.layers, self.heads = (int(n) for n in measurement["shape"])
-        self.late = range((self.layers + 1) // 2, self.layers)
-
-    def _split(self, values):
-        by_layer = values[..., 1:].reshape(*values.shape[:-1], self.layers, self.heads + 2)
-        return {
-            "embedding": values[..., 0],
-            "heads": by_layer[..., : self.heads],
-            "attention": by_layer[..., self.heads],
-            "mlp": by_layer[..., self.heads + 1],
-        }
+        self.of = Components(*(int(n) for n in measurement["shape"]))
+        self.late = late_layers(self.of.layers)
 
     def at(self, place, kind):
         """``[pair]`` of the embedding, else ``[pair, layer, ...]``, at one place."""
-        return self._split(self.found["robust"][:, place])[kind]
+        return getattr(self.of, kind)(self.found["robust"][:, place])
 
     def of_another_operator(self, kind):
         """The same at the operator, patched from a problem of another one."""
-        return self._split(self.found["other_operator"])[kind]
+        return getattr(self.of, kind)(self.found["other_operator"])
 
     def sample(self, values, operators, half="evaluation"):
         """Of some operators, in nats."""
@@ -56,7 +52,7 @@ def mattering(effects, pairs):
         whole = effects.at(ALL, "embedding")[mine].mean(dtype=np.float64)
         mlps, heads = (
             effects.at(ALL, kind)[mine].mean(0, dtype=np.float64) / whole
-            for kind in ("mlp", "heads")
+            for kind in ("mlp", "head")
         )
         shares.append((mlps > MATTERS).mean() - (heads > MATTERS).mean())
     return float(np.mean(shares))
@@ -64,7 +60,7 @@ def mattering(effects, pairs):
 
 @claim(
     "nikankin2025.mlps-over-heads",
-    section="3, Figure 2a",
+    section="Figure 2a",
     says="MLPs affect the output more than attention heads.",
     task=arithmetic,
     components=["mlp", "localisation"],
@@ -102,7 +98,7 @@ def test_more_mlps_than_heads_matter(measured, judge):
 
 @claim(
     "nikankin2025.first-mlp-reads-operands",
-    section="3, Figure 2a",
+    section="Figure 2a",
     says="MLP 0 matters at the operands and the operator, and not at the last position.",
     task=arithmetic,
     components=["mlp", "localisation"],
@@ -162,7 +158,7 @@ def test_the_first_mlp_reads_operands_and_operator(measured, judge):
 
 @claim(
     "nikankin2025.late-mlps-write-answer",
-    section="3, Figure 2a",
+    section="Figure 2a",
     says="Middle and late MLPs matter at the last position.",
     task=arithmetic,
     components=["mlp", "localisation"],
@@ -181,8 +177,8 @@ def test_late_mlps_write_the_answer(measured, judge):
     """
     effects, gated = Effects(measured.effects), gates.gated_operators(measured.answers)
     late = list(effects.late)[:-1]
-    if effects.layers < measures.FEWEST_LAYERS:
-        judge(not_applicable(f"{effects.layers} layers have no middle and late ones"))
+    if effects.of.layers < FEWEST_LAYERS:
+        judge(not_applicable(f"{effects.of.layers} layers have no middle and late ones"))
         return
 
     def summed(place, kind="mlp", layers=late):
@@ -210,13 +206,13 @@ def test_late_mlps_write_the_answer(measured, judge):
 
 @claim(
     "nikankin2025.few-heads",
-    section="3, appendix A",
+    section="Table 1, Figure 11",
     says="All MLPs and a few heads are a faithful circuit.",
     task=arithmetic,
     components=["heads", "circuit", "faithfulness"],
     gate=gates.does(),
     needs={"answers": measures.answers_here(), "kept": measures.few_heads_here()},
-    controls=["as many random heads of the same layers"],
+    controls=["as many random heads, of the same layers where those have enough"],
 )
 def test_all_mlps_and_a_few_heads_are_faithful(measured, judge):
     """Faithfulness with 2% of the heads, three at least, is above 0.9 over that without any head.
@@ -238,17 +234,22 @@ def test_all_mlps_and_a_few_heads_are_faithful(measured, judge):
         levels = np.array([level.get(int(op), 0.9) for op in found["operator"]])
         contrast = (found["circuit"] - found["floor"]) - levels * (found["whole"] - found["floor"])
         verdict = above(sample(found, contrast, some), 0.0, what="N - c D over operators")
-        ratio = kept(found, some, "circuit", "floor").faithfulness
-        guard = (found["whole"] - found["floor"]) - reading.GUARD * found["whole"]
-        guarded = above(sample(found, guard, some), 0.0, what="D - 0.2 of the whole")
-        return reading.behind(guarded, verdict, f"faithfulness {ratio:.3g}")
+        share = kept(found, some, "circuit", "floor")
+        if share.unguarded:
+            return reading.undecided(verdict, f"denominator: {share.unguarded}")
+        return replace(verdict, sentence=f"faithfulness {share.ratio:.3g}; {verdict.sentence}")
 
     verdict = pooled(rule, operators, gated)
     layers, width = (int(n) for n in found["shape"])
     most = float(found["heads"].max()) / (layers * width)
     if verdict.outcome is Outcome.HOLDS and most > MANY:
         verdict = reading.undecided(verdict, f"{most:.0%} of all heads are not few")
-    ours = kept(found, operators, "circuit", "floor").faithfulness
+    ours = kept(found, operators, "circuit", "floor").ratio
     draws = mean_faithfulness(found, found["random"], "floor", operators)
-    control = matched_random(ours, draws.tolist(), what="random heads")
+    control = matched_random(
+        ours,
+        draws.tolist(),
+        what="random heads",
+        stratum=STRATA[int(found["stratum"].max())],
+    )
     judge(beside(verdict, control).showing(heads_kept=found["heads"].tolist()))

@@ -1,20 +1,29 @@
 """Nikankin et al. 2025, Arithmetic Without Algorithms: a Bag of Heuristics.
 
-arXiv 2410.21272, section 4.2 and appendix E: what important neurons do is a heuristic each.
+arXiv 2410.21272, pages 6 and 7, and appendix E: what important neurons do is a heuristic each.
 """
 
 import numpy as np
 
 from mechtests import claim, matched
-from mechtests.arithmetic import gates, heuristic_measures, measures, nulls, reading
+from mechtests.arithmetic import (
+    gates,
+    heuristic_measures,
+    measures,
+    neuron_measures,
+    nulls,
+    reading,
+)
 from mechtests.arithmetic.heuristic_measures import (
     OUTSIDE,
     ROTATED,
     TOP,
     UNTRAINED,
     matched_share,
-    shares,
+    matching,
 )
+from mechtests.arithmetic.heuristics import decoded
+from mechtests.arithmetic.neuron_measures import GROUPS
 from mechtests.measurement import Sample
 from mechtests.rules import above, beside, equivalent, every
 from mechtests.tasks.arithmetic import NAMES, arithmetic
@@ -36,7 +45,7 @@ def beyond(name, ours, control, columns, kind, generator):
         kind: The others' kind.
         generator: Permutes labels within layers.
     """
-    groups = np.arange(measures.GROUPS)
+    groups = np.arange(GROUPS)
     difference = reading.set_above(
         lambda kept: ours(kept) - control, groups, BEYOND, what="top minus others"
     )
@@ -53,14 +62,14 @@ def beyond(name, ours, control, columns, kind, generator):
 
 @claim(
     "nikankin2025.heuristics-classified",
-    section="4.2",
+    section="pages 6 and 7",
     says="Most important neurons match a heuristic.",
     task=arithmetic,
     components=["neurons", "heuristics"],
     gate=gates.does(),
     needs={
         "answers": measures.answers_here(),
-        "ranked": measures.attribution_here(),
+        "ranked": neuron_measures.attribution_here(),
         "found": heuristic_measures.heuristics_here(),
         "untrained": heuristic_measures.untrained_neurons(),
     },
@@ -81,7 +90,7 @@ def test_most_important_neurons_match_a_heuristic(measured, judge):
     """
     found, gated = measured.found, gates.gated_operators(measured.answers)
     ours = matched_share(found, measured.ranked)
-    groups = np.arange(measures.GROUPS)
+    groups = np.arange(GROUPS)
     count = int(measured.ranked["count"][:, 0].sum())
     verdict = reading.set_above(
         ours, groups, SHARE, what="share of top neurons that match", prompts=count
@@ -95,13 +104,15 @@ def test_most_important_neurons_match_a_heuristic(measured, judge):
         ("the lower half", OUTSIDE),
         ("the untrained cell", UNTRAINED),
     ):
-        share = float(np.mean([each.mean() for each in by_operator(columns, kind)]))
+        share = float(np.mean([each.mean() for each in matching(columns, kind).values()]))
         draw = measured.generator(name)
         controls.append(beyond(name, ours, share, columns, kind, draw))
-    everything = np.ones(measures.GROUPS, bool)
+    everything = np.ones(GROUPS, bool)
     judge(
         beside(verdict, *controls).showing(
-            by_operator={NAMES[op]: float(each.mean()) for op, each in shares(found, TOP).items()},
+            by_operator={
+                NAMES[op]: float(each.mean()) for op, each in matching(columns, TOP).items()
+            },
             left_out={NAMES[op]: why for op, why in gated.reasons.items()},
             matched=ours(everything),
             types=kinds(found),
@@ -109,22 +120,16 @@ def test_most_important_neurons_match_a_heuristic(measured, judge):
     )
 
 
-def by_operator(columns, kind):
-    """Whether neurons of a kind match, operator by operator."""
-    rows = columns[columns[:, 3] == kind]
-    return [rows[rows[:, 0] == op, 4] for op in np.unique(rows[:, 0])]
-
-
 def kinds(found):
     """How many matches there are of each type of heuristic."""
-    types = [heuristic_measures.decoded(row).type for row in found["heuristics"]]
+    types = [decoded(row).type for row in found["heuristics"]]
     counts = np.bincount(found["triples"][:, 3], minlength=len(types))
     return {each: int(counts[[t == each for t in types]].sum()) for each in sorted(set(types))}
 
 
 @claim(
     "nikankin2025.heuristics-direct-indirect",
-    section="4.2",
+    section="pages 6 and 7",
     says="Direct heuristics' value vectors write the result, indirect ones' do not.",
     task=arithmetic,
     components=["neurons", "heuristics"],

@@ -1,6 +1,6 @@
 """Nikankin et al. 2025, Arithmetic Without Algorithms: a Bag of Heuristics.
 
-arXiv 2410.21272, section 4.2: without the neurons of a problem's heuristics it is not solved.
+arXiv 2410.21272, pages 7 and 8: without the neurons of a problem's heuristics it is not solved.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def mcnemar(found, operators):
 
 @claim(
     "nikankin2025.knockout-beats-random",
-    section="4.2, Figure 8",
+    section="Figure 8",
     says="Ablating a prompt's heuristic neurons drops accuracy more than ablating random neurons.",
     task=arithmetic,
     components=["neurons", "heuristics", "knockout"],
@@ -90,12 +90,12 @@ def test_a_problem_needs_the_neurons_of_its_heuristics(measured, judge):
 
 @claim(
     "nikankin2025.knockout-related",
-    section="4.2, Figure 7",
+    section="Figure 7",
     says="Ablating a heuristic's neurons hurts its own prompts more than others.",
     task=arithmetic,
     components=["neurons", "heuristics", "knockout"],
     gate=gates.does(),
-    needs={"answers": measures.answers_here(), "found": knockout_measures.by_heuristic_here()},
+    needs={"answers": measures.answers_here(), "found": knockout_measures.single_heuristics_here()},
     controls=["as many other important neurons of the same layers, on the same prompts"],
 )
 def test_a_heuristic_is_needed_by_its_own_problems(measured, judge):

@@ -1,20 +1,23 @@
 """Nikankin et al. 2025, Arithmetic Without Algorithms: a Bag of Heuristics.
 
-arXiv 2410.21272, section 4 and appendix A: a few neurons of each layer make the answer.
+arXiv 2410.21272, pages 5, 15 and 17: a few neurons of each layer make the answer.
 """
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 
 from mechtests import claim
-from mechtests.arithmetic import gates, measures, reading
+from mechtests.arithmetic import gates, measures, neuron_measures, reading
+from mechtests.arithmetic.neuron_measures import LATE_SHARE, top_neurons
+from mechtests.arithmetic.neuron_sets import chance, count_of, overlap, top
 from mechtests.arithmetic.reading import kept, mean_faithfulness, pooled
+from mechtests.measurement import HALVES
 from mechtests.rules import absent, beside, matched_random, value_control
 from mechtests.tasks.arithmetic import NAMES, arithmetic
 from mechtests.verdict import exactly, not_applicable
 
-NEEDS = {"answers": measures.answers_here(), "kept": measures.neuron_circuits_here()}
+NEEDS = {"answers": measures.answers_here(), "kept": neuron_measures.neuron_circuits_here()}
 PAPER = "the paper's own figures have it: few neurons do not suffice there"
 
 
@@ -26,7 +29,7 @@ def faithful(measured, circuit, floor, share, draws):
     def rule(some):
         return kept(found, some, circuit, floor).above(share, what="faithfulness")
 
-    ours = kept(found, operators, circuit, floor).faithfulness
+    ours = kept(found, operators, circuit, floor).ratio
     drawn = mean_faithfulness(found, found[draws], floor, operators)
     return beside(
         pooled(rule, operators, gated),
@@ -36,7 +39,7 @@ def faithful(measured, circuit, floor, share, draws):
 
 @claim(
     "nikankin2025.neurons-sparse",
-    section="4, Figure 4b",
+    section="Figure 4b",
     says="1.5% of the neurons of each middle and late layer suffice.",
     task=arithmetic,
     components=["neurons", "faithfulness"],
@@ -58,17 +61,19 @@ def test_a_few_neurons_of_each_late_layer_suffice(measured, judge):
     curve = mean_faithfulness(found, found["curve"], "late_floor", operators)
     judge(
         faithful(measured, "late", "late_floor", 0.75, "late_random").showing(
-            by_mean_and_spread=kept(found, operators, "late_spread", "late_floor").faithfulness,
-            by_size_alone=kept(found, operators, "late_size", "late_floor").faithfulness,
-            raw=kept(found, operators, "late", "nothing").faithfulness,
-            by_share_of_neurons=dict(zip(map(str, measures.CURVE), curve.tolist(), strict=True)),
+            by_mean_and_spread=kept(found, operators, "late_spread", "late_floor").ratio,
+            by_size_alone=kept(found, operators, "late_size", "late_floor").ratio,
+            raw=kept(found, operators, "late", "nothing").ratio,
+            by_share_of_neurons=dict(
+                zip(map(str, neuron_measures.CURVE), curve.tolist(), strict=True)
+            ),
         )
     )
 
 
 @claim(
     "nikankin2025.first-mlp-sparse",
-    section="appendix A, Figure 12b",
+    section="Figure 12b",
     says="1% of the neurons of MLP 0 suffice.",
     task=arithmetic,
     components=["neurons", "faithfulness"],
@@ -85,42 +90,23 @@ def test_a_few_neurons_of_the_first_mlp_suffice(measured, judge):
     judge(faithful(measured, "first", "first_floor", 0.75, "first_random"))
 
 
-def top(scores, count):
-    """The neurons of each layer with the largest scores, as a mask."""
-    order = np.argsort(-scores, axis=-1, kind="stable")[..., :count]
-    mask = np.zeros(scores.shape, bool)
-    np.put_along_axis(mask, order, True, axis=-1)
-    return mask
-
-
-class Sets:
-    """Top neurons by operator and half, with some groups of prompts left out."""
-
-    def __init__(self, found):
-        self.found = found
-        self.count = max(1, round(measures.LATE_SHARE * found["effect"].shape[-1]))
-
-    def of(self, place, half, kept_groups):
-        """The top neurons of an operator on a half."""
-        total = self.found["effect"][place, half][kept_groups].sum(0)
-        return top(total, self.count)
-
-    def shared(self, one, other, groups):
-        """The shared part of two operators' sets, from opposite halves, both ways."""
-        ways = ((one, 0, other, 1), (one, 1, other, 0))
-        parts = [(self.of(a, h, groups) & self.of(b, g, groups)).mean() for a, h, b, g in ways]
-        width = self.found["effect"].shape[-1]
-        return float(np.mean(parts)) * width / self.count
+def shared(found, one, other, groups=slice(None)):
+    """The shared part of two operators' sets, from opposite halves, both ways."""
+    ways = [
+        overlap(top_neurons(found, one, mine, groups), top_neurons(found, other, their, groups))
+        for mine, their in (HALVES, HALVES[::-1])
+    ]
+    return float(np.mean(ways))
 
 
 @claim(
     "nikankin2025.neurons-shared",
-    section="appendix B, Figure 15",
+    section="Figure 15",
     says="Operators share most of their important neurons.",
     task=arithmetic,
     components=["neurons"],
     gate=gates.does(),
-    needs={"answers": measures.answers_here(), "found": measures.attribution_here()},
+    needs={"answers": measures.answers_here(), "found": neuron_measures.attribution_here()},
     controls=[
         "the top neurons by size alone, which do not see the answer, share less with them",
         "chance, layer by layer (shown)",
@@ -139,33 +125,33 @@ def test_operators_share_important_neurons(measured, judge):
         why = "; ".join(gated.reasons.values())
         judge(not_applicable(f"{len(operators)} operator is gated, and sharing needs two: {why}"))
         return
-    sets, groups = Sets(found), np.arange(found["count"].shape[-1])
     places = range(len(operators))
+    count = count_of(LATE_SHARE, found["size"].shape[-1])
 
-    def shared(some):
-        pairs = [sets.shared(one, other, some) for one, other in combinations(places, 2)]
+    def mean_shared(groups):
+        pairs = [shared(found, one, other, groups) for one, other in combinations(places, 2)]
         return float(np.mean(pairs))
 
     verdict = reading.set_above(
-        shared,
-        groups,
+        mean_shared,
+        np.arange(found["count"].shape[-1]),
         0.5,
         what="shared part of two operators' neurons",
         prompts=int(found["count"].sum()),
     )
-    ceiling = float(np.mean([sets.shared(one, one, groups) for one in places]))
+    ceiling = float(np.mean([shared(found, one, one) for one in places]))
     if ceiling < 0.5:
         verdict = reading.undecided(verdict, f"two halves of one operator share {ceiling:.2f}")
-    blind = [top(found["size"][at, 0], sets.count) for at in places]
-    width = found["size"].shape[-1]
     with_blind = [
-        (sets.of(at, 1, groups) & blind[other]).mean() * width / sets.count
-        for at in places
-        for other in places
-        if at != other
+        overlap(top_neurons(found, at, "evaluation"), top(found["size"][other, 0], count))
+        for at, other in permutations(places, 2)
     ]
-    ours, theirs = shared(groups), float(np.mean(with_blind))
+    ours, theirs = verdict.estimate, float(np.mean(with_blind))
     size = exactly(theirs < ours, f"top neurons by size alone share {theirs:.2f}, ours {ours:.2f}")
+    by_chance = [
+        chance(top_neurons(found, one), top_neurons(found, other, "evaluation"))
+        for one, other in combinations(places, 2)
+    ]
     judge(
         beside(
             verdict,
@@ -173,9 +159,10 @@ def test_operators_share_important_neurons(measured, judge):
             absent("another task", "its top neurons are not measured"),
         ).showing(
             ceiling=ceiling,
-            chance=sets.count / width,
+            chance=float(np.mean([each.overlap for each in by_chance])),
+            chance_p=max(each.p for each in by_chance),
             pairs={
-                f"{NAMES[operators[a]]}, {NAMES[operators[b]]}": sets.shared(a, b, groups)
+                f"{NAMES[operators[a]]}, {NAMES[operators[b]]}": shared(found, a, b)
                 for a, b in combinations(places, 2)
             },
         )

@@ -49,18 +49,15 @@ def timed(act: Callable[[], object]) -> tuple[float, float]:
     start = time.perf_counter()
     act()
     seconds = time.perf_counter() - start
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # operations are counted in one thread alone
     with FlopCounterMode(display=False) as counter:
         act()
-    torch.set_num_threads(threads)
     return seconds, float(counter.get_total_flops())
 
 
-def take(work: Work, played: Sequence[Played]) -> None:
-    """One measurement over all batches."""
+def take(work: Work, played: Sequence[Played], tape: Tape) -> None:
+    """One measurement over all batches, or over all prompts at once where it makes its own."""
     work.parts.clear()
-    for batch in played:
+    for batch in [tape.unplayed()] if work.need.metric.whole else played:
         work.take(batch)
     if work.error:
         raise SystemExit(work.error)
@@ -137,7 +134,7 @@ def main() -> None:
                 print(f"{needs[0].task.name}: does not apply to this model")
                 continue
             tape = Tape(network, prompts, budget=2**31)
-            sites = sites_of(needs)
+            sites = sites_of(need for need in needs if not need.metric.whole)
             played = list(tape.play(sites, Sites()))
             act = partial(lambda tape, sites: list(tape.play(sites, Sites())), tape, sites)
             row(f"runs of {needs[0].task.name} ({len(tape.prompts)})", *timed(act))
@@ -146,7 +143,7 @@ def main() -> None:
                 inputs = {name: made[given] for name, given in need.inputs}
                 draw = partial(generator, 0, need.metric.name)
                 work = Work(need, network, inputs, settings.draws, draw)
-                row(need.metric.name, *timed(partial(take, work, played)))
+                row(need.metric.name, *timed(partial(take, work, played, tape)))
                 made[need] = work.measurement(tape.prompts, {})
     row("all", *total)
     again = gemm_rate()

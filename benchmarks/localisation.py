@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mechtests.arithmetic.localisation import Components, localise
-from mechtests.arithmetic.patches import PLACES, passes
+from mechtests.arithmetic.components import PLACES, Components
+from mechtests.arithmetic.localisation import localise
+from mechtests.arithmetic.patches import passes
 from mechtests.arithmetic.problems import OPERATORS, Problems
 from mechtests.models import sources
 from mechtests.models.cell import Loaded

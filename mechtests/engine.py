@@ -182,20 +182,23 @@ class _Session:
         run = steps[0].run
         kept = sites_of(step.need for step in later)
         try:
+            steps_of = {step.need: step for step in steps}
             batched = [each for each in work if not each.need.metric.whole]
+            mine = [steps_of[each.need] for each in batched]
             for played in tape.play(sites_of(each.need for each in batched), kept):
                 for each in batched:
                     each.take(played)
-                self._tick(run, steps, len(played.rows) / len(tape.prompts))
+                self._tick(run, mine, len(played.rows) / len(tape.prompts))
+            self.passed.add(run)
             for each in work:
-                if each.need.metric.whole and not each.parts:
+                if each.need.metric.whole:
                     each.take(tape.unplayed())
+                    self._tick(run, [steps_of[each.need]], 1.0)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             gc.collect()
             return False
-        self.passed.add(run)
         return True
 
     def _tick(self, run: str, steps: Sequence[Step], share: float) -> None:

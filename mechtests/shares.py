@@ -94,11 +94,13 @@ class Share:
         part: N.
         whole: D.
         span: Clean minus corrupted behaviour.
+        guard: The part of the span that D must be above.
     """
 
     part: Sample
     whole: Sample
     span: Sample
+    guard: float = 0.10
 
     @property
     def ratio(self) -> float:
@@ -109,7 +111,9 @@ class Share:
 
     def above(self, share: float, *, what: str) -> Verdict:
         """Whether the share is above c, on the contrast N - c D; see ``share_above``."""
-        return share_above(self.part, self.whole, share, span=self.span, what=what)
+        return share_above(
+            self.part, self.whole, share, span=self.span, guard=self.guard, what=what
+        )
 
     def contrast(self, share: float) -> Sample:
         """N - c D, above 0 where the share is above c."""
@@ -119,7 +123,9 @@ class Share:
     def unguarded(self) -> str | None:
         """Why the whole is too small for a share of it, or None where it is above its guard."""
         failing = [
-            each for each in guarded(self.whole, self.span) if each.outcome is not Outcome.HOLDS
+            each
+            for each in guarded(self.whole, self.span, self.guard)
+            if each.outcome is not Outcome.HOLDS
         ]
         return failing[0].sentence if failing else None
 

@@ -217,17 +217,17 @@ def fieller(numerator: Sample, denominator: Sample, level: float = 0.95) -> Inte
 
 
 def clusters_needed(distance: float, spread: float, level: float, power: float) -> float | None:
-    """How many clusters decide at a distance from the margin; None at the margin.
+    """How many clusters decide at a distance from the margin; None where no number does.
 
     The normal sample size with Guenther's (1981) term for the t quantile, which is within
     one of the exact one from about 8 clusters on.
     """
     from scipy.special import ndtri
 
-    if distance == 0.0:
-        return None
-    quantile = float(ndtri((1 + level) / 2))
-    return float((quantile + ndtri(power)) * spread / distance) ** 2 + quantile**2 / 2
+    quantile, enough = float(ndtri((1 + level) / 2)), float(ndtri(power))
+    root = (quantile + enough) * float(spread) / float(distance) if distance else math.inf
+    clusters = root * root + quantile * quantile / 2
+    return clusters if math.isfinite(clusters) else None
 
 
 def cluster_groups(clusters: NDArray[np.int64], groups: int = 10) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mechtests import engine, judging, plan
@@ -165,6 +165,8 @@ def made(successes: int, n: int, floor: float = 0.0, legal_problems: int = 10**6
     floor=st.floats(0, 0.6),
     margin=st.floats(-0.5, 0.9),
 )
+@example(counts=[0], floor=0.0, margin=5e-324)  # as near as a float comes: no number of problems
+@example(counts=[0, 1], floor=0.0, margin=5e-324)
 @settings(max_examples=60, deadline=None)
 def test_the_pooled_p_is_the_dual_of_its_interval(
     counts: list[int], floor: float, margin: float

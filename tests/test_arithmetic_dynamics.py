@@ -12,19 +12,21 @@ from scipy import stats
 
 from mechtests.arithmetic import dynamics
 from mechtests.arithmetic.dynamics import (
-    Explained,
     Heuristics,
     accumulates,
     churn,
+    stationary,
+    trend,
+    turnovers,
+)
+from mechtests.arithmetic.mutual import (
+    Explained,
     masks,
     mutual,
     mutual_explains,
     neurons_of,
     over_checkpoints,
     random_subset,
-    stationary,
-    trend,
-    turnovers,
 )
 from mechtests.errors import MeasurementError, UsageError
 from mechtests.margins import above

@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from mechtests.arithmetic import averages as averaging
 from mechtests.arithmetic import faithfulness as room
 from mechtests.arithmetic.averages import Averages, averages
+from mechtests.arithmetic.components import late_layers
 from mechtests.arithmetic.faithfulness import (
     Kept,
     faithfulness,
     first_mlp_averaged,
     first_mlp_cut,
-    late_layers,
     random_neurons,
     run_circuits,
 )
@@ -25,24 +25,14 @@ from mechtests.arithmetic.problems import EQUALS, Problems
 from mechtests.errors import UsageError
 from mechtests.models.network import Network
 from mechtests.models.walk import Edits
+from tests.problems import problems as random_problems
 from tests.tiny import ARCHITECTURES, HEADS, LAYERS, VOCABULARY, network, tiny
 
 WIDTH = 96
 
 
-def problems(n: int = 5, seed: int = 0, bos: bool = True) -> Problems:
-    """Random tokens of a prompt ``a + b =``, behind BOS or behind nothing; three operators."""
-    draw = np.random.default_rng(seed)
-    tokens = draw.integers(2, VOCABULARY, (n, 4 + bos))
-    tokens[:, -1] = 1
-    if bos:
-        tokens[:, 0] = 0
-    operator = np.minimum(np.arange(n), 2)
-    tokens[:, -3] = 2 + operator
-    first, second = tokens[:, -4], tokens[:, -2]
-    return Problems(
-        operator, first, second, first + second, tokens, draw.integers(0, VOCABULARY, n)
-    )
+problems = partial(random_problems, operators=3)
+"""Of three operators."""
 
 
 def some_circuits(seed: int = 0) -> list[Kept]:
@@ -237,10 +227,9 @@ def test_keeping_all_neurons_of_the_first_mlp_is_the_network_and_end_is_not_cut(
 
 
 def test_late_layers_are_those_from_half_of_the_depth_on() -> None:
-    shape = network("gpt2").shape
-    assert list(late_layers(replace(shape, layers=4))) == [2, 3]
-    assert list(late_layers(replace(shape, layers=5))) == [3, 4]
-    assert list(late_layers(replace(shape, layers=32))) == list(range(16, 32))
+    assert list(late_layers(4)) == [2, 3]
+    assert list(late_layers(5)) == [3, 4]
+    assert list(late_layers(32)) == list(range(16, 32))
 
 
 def test_random_neurons_are_as_many_in_each_layer_from_all_of_them() -> None:

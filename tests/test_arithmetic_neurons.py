@@ -28,23 +28,11 @@ from mechtests.arithmetic.neurons import (
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
 from mechtests.models.network import Network
-from tests.tiny import ARCHITECTURES, LAYERS, VOCABULARY, network, off, tiny
+from tests.problems import problems
+from tests.tiny import ARCHITECTURES, LAYERS, network, off, tiny
 
 WIDTH = 96
 DOUBLE = torch.float64
-
-
-def problems(n: int = 4, seed: int = 0, bos: bool = True) -> Problems:
-    """Random tokens of a prompt ``a + b =``, behind BOS or behind nothing."""
-    draw = np.random.default_rng(seed)
-    tokens = draw.integers(2, VOCABULARY, (n, 4 + bos))
-    tokens[:, -1] = 1
-    if bos:
-        tokens[:, 0] = 0
-    first, operator, second = (tokens[:, at] for at in (-4, -3, -2))
-    return Problems(
-        operator, first, second, first + second, tokens, draw.integers(0, VOCABULARY, n)
-    )
 
 
 def eq_1(logits: Tensor, clean: Tensor, mine: Problems, others: Problems) -> Tensor:
@@ -209,10 +197,9 @@ def test_the_top_of_each_layer_is_its_largest_scores_and_ties_go_by_number() -> 
     assert top(scores, 2).tolist() == [[True, False, True, False], [True, False, True, False]]
     assert not top(scores, 0).any()
     assert top(scores, 4).all()
-    shape = network("gpt2").shape
-    assert count_of(0.015, shape) == 1
-    assert count_of(0.25, shape) == 24
-    assert count_of(0.0, shape) == 1
+    assert count_of(0.015, WIDTH) == 1
+    assert count_of(0.25, WIDTH) == 24
+    assert count_of(0.0, WIDTH) == 1
 
 
 def test_sparse_circuits_keep_so_many_neurons_of_these_layers_and_all_else() -> None:

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mechtests.arithmetic.failures import (
-    VARIABLES,
+from mechtests.arithmetic.contributions import (
     Classified,
     Contributions,
     contributions,
     counts,
     direct_effects,
+)
+from mechtests.arithmetic.failures import (
+    VARIABLES,
     not_fewer,
     pairs,
     weaker,

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechtests.arithmetic.heuristics import VARIABLES, Heuristic, associated, conditions
+from mechtests.arithmetic.heuristics import (
+    ENCODED,
+    VARIABLES,
+    Heuristic,
+    associated,
+    conditions,
+    decoded,
+    encoded,
+)
 from mechtests.arithmetic.libraries import Library, library, pairs_inside
 from mechtests.errors import UsageError
 
@@ -215,3 +223,13 @@ def test_negative_numbers_and_pairs_given_twice_are_refused() -> None:
         library(PLUS, one[:0], one[:0], one[:0])
     with pytest.raises(UsageError, match="twice"):
         library(PLUS, one * 0, one * 0, one * 0)
+
+
+@pytest.mark.parametrize("operator", range(4))
+def test_every_heuristic_is_the_same_after_it_was_stored_as_numbers(operator: int) -> None:
+    every = [each for variable in VARIABLES for each in conditions(operator, variable, 999)]
+    every += [Heuristic("both", "identical"), Heuristic("result", "set", (0, 3, 12, 400))]
+    rows = np.array([encoded(each) for each in every])
+    assert rows.shape[1] == ENCODED
+    assert len(np.unique(rows, axis=0)) == len(every)
+    assert [decoded(row) for row in rows] == every

@@ -15,14 +15,14 @@ from mechtests.arithmetic import knockouts as room
 from mechtests.arithmetic.heuristics import Heuristic, associated
 from mechtests.arithmetic.knockouts import (
     Guided,
-    by_heuristic,
     effects,
     guided,
     knocked_out,
     right_without,
 )
 from mechtests.arithmetic.logit_lens import value_logits
-from mechtests.arithmetic.pools import Important, guided_sets, related_sets
+from mechtests.arithmetic.one_heuristic import by_heuristic, related_sets
+from mechtests.arithmetic.pools import Important, guided_sets
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
 from mechtests.models.network import Network

@@ -12,27 +12,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mechtests.arithmetic import localisation, patches
-from mechtests.arithmetic.localisation import Components, Localised, localise
-from mechtests.arithmetic.patches import PLACES, passes
+from mechtests.arithmetic.components import PLACES, Components
+from mechtests.arithmetic.localisation import Localised, localise
+from mechtests.arithmetic.patches import passes
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
 from mechtests.models.shape import Shape
+from tests.problems import problems
 from tests.tiny import ARCHITECTURES, HEADS, LAYERS, VOCABULARY, network
 
 COMPONENTS = Components(LAYERS, HEADS)
-
-
-def problems(n: int = 4, seed: int = 0, bos: bool = True) -> Problems:
-    """Random tokens of a prompt ``a + b =``, behind BOS or behind nothing."""
-    draw = np.random.default_rng(seed)
-    tokens = draw.integers(2, VOCABULARY, (n, 4 + bos))
-    tokens[:, -1] = 1
-    if bos:
-        tokens[:, 0] = 0
-    first, operator, second = (tokens[:, at] for at in (-4, -3, -2))
-    return Problems(
-        operator, first, second, first + second, tokens, draw.integers(0, VOCABULARY, n)
-    )
 
 
 def edited(name: str, mine: Problems, others: Problems, place: str, component: str) -> Tensor:

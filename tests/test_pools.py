@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mechtests.arithmetic.one_heuristic import related_sets
 from mechtests.arithmetic.pools import (
     CONTROLS,
     DECILES,
@@ -16,7 +17,6 @@ from mechtests.arithmetic.pools import (
     Important,
     guided_sets,
     packed,
-    related_sets,
 )
 from mechtests.errors import UsageError
 

@@ -227,6 +227,5 @@ def _smallest(excludes: Callable[[float], bool]) -> float:
 
 def _needed(problems: int, half: float, distance: float, most: int) -> int:
     """How many problems would decide, were the truth what they say; all there are surely do."""
-    if distance == 0:
-        return most
-    return min(most, math.ceil(problems * (HALF_WIDTHS * half / distance) ** 2))
+    root = HALF_WIDTHS * float(half) / float(distance) if distance else math.inf
+    return math.ceil(min(most, problems * root * root))

@@ -65,5 +65,5 @@ minus the mean over the vocabulary; ``normalized_logit``: that over the highest 
 the paper's NL, which without centring would depend on a constant added to all logits; 1 exactly
 where the right token has the highest. The rest are facts of the problem (``tasks.arithmetic``).
 
-Source: Nikankin et al. 2025, sections 3 and 3.3, Table 3.
+Source: Nikankin et al. 2025, page 4 and Table 3.
 """

@@ -1,6 +1,6 @@
 """What every component does on average at each position: what mean ablation puts in its place.
 
-Source: Nikankin et al. 2025, appendix A and section 3.3 of our specification: over all problems,
+Source: Nikankin et al. 2025, page 19: over all problems,
 legal or not, so that operators weigh the same. Ours weigh the same whatever problems are given.
 """
 

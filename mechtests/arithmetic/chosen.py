@@ -1,7 +1,7 @@
 """Which problems a measurement of arithmetic is made on: those the model answers right.
 
-Source: Nikankin et al. 2025, section 3 and its code. Where we differ: a problem is right by the
-token of its answer and has another answer than 0 (the fully ablated model may answer 0, and a
+Source: Nikankin et al. 2025, pages 3 and 4, and its code. Where we differ: a problem is right by
+the token of its answer and has another answer than 0 (the fully ablated model may answer 0, and a
 faithfulness is then 0 / 0); a counterfactual has another result, which the code does not check; and
 what is selected on and what is evaluated on never share a problem, counterfactuals among them.
 """

@@ -4,7 +4,7 @@ NL is the logit of the answer over the largest logit, both centred over the voca
 the answer wins. Faithfulness is a difference of mean NL over another, never a mean of prompts'
 ratios; so each circuit's NL is given prompt by prompt, for the rule of shares to judge.
 
-Source: Nikankin et al. 2025, section 3 and Eq. 2, whose code averages the per-prompt ratios. It
+Source: Nikankin et al. 2025, page 4 and Eq. 2, whose code averages the per-prompt ratios. It
 replaces everything outside at all positions, BOS included; embeddings are never replaced.
 """
 
@@ -94,11 +94,6 @@ class Kept:
         """Equal for equal circuits."""
         some = tuple((layer, self.neurons[layer].tobytes()) for layer in sorted(self.neurons))
         return self.heads.tobytes(), self.mlps.tobytes(), some, self.positions
-
-
-def late_layers(shape: Shape) -> range:
-    """The middle and late layers: from half of the depth on."""
-    return range((shape.layers + 1) // 2, shape.layers)
 
 
 def first_mlp_cut(shape: Shape, neurons: Mask) -> Kept:

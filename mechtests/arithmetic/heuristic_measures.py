@@ -1,7 +1,7 @@
 """The measurement of heuristics: which the important neurons match, and what controls match.
 
-Heuristics are stored as numbers (``encoded``), so that claims and other measurements read them
-without matching again.
+Heuristics are stored as numbers (``heuristics.encoded``), so that claims and other measurements
+read them without matching again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechtests.arithmetic import measures
-from mechtests.arithmetic.heuristics import VARIABLES, Heuristic
+from mechtests.arithmetic.components import late_layers
+from mechtests.arithmetic.heuristics import ENCODED, encoded
+from mechtests.arithmetic.measures import answers_here
+from mechtests.arithmetic.neuron_measures import (
+    GROUPS,
+    LATE_SHARE,
+    attribution_here,
+    top_neurons,
+)
+from mechtests.arithmetic.neuron_sets import count_of
+from mechtests.metrics.effects import WORKING_BYTES
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Need, Value
 from mechtests.tasks.arithmetic import DIVISION, NAMES, arithmetic
 
@@ -22,43 +31,13 @@ if TYPE_CHECKING:
 
     from mechtests.arithmetic.libraries import Library
     from mechtests.arithmetic.problems import Problems
+    from mechtests.measurement import Measurement
     from mechtests.models.network import Network
 
 Floats = Any
-KINDS = ("value", "range", "modulo", "pattern", "set", "identical")
-NUMBERS = 4
 TOP, ROTATED, OUTSIDE, UNTRAINED = range(4)
 FEWEST_ROTATED = 64
 """Mixtures of fewer neurons match nearly as often as the neurons themselves (``nulls.rotated``)."""
-
-
-def encoded(heuristic: Heuristic) -> list[int]:
-    """A heuristic as 7 numbers: variable, kind, up to four numbers (-1 where fewer), digits."""
-    numbers = [*heuristic.numbers, *[-1] * NUMBERS][:NUMBERS]
-    digits = 0
-    for digit in heuristic.digits:
-        digits = 11 * digits + (10 if digit == "." else int(digit))
-    return [VARIABLES.index(heuristic.variable), KINDS.index(heuristic.kind), *numbers, digits]
-
-
-def decoded(row: Sequence[int]) -> Heuristic:
-    """The heuristic of ``encoded``."""
-    variable, kind, *numbers, code = (int(number) for number in row)
-    digits = ""
-    if KINDS[kind] == "pattern":
-        for _ in range(3):
-            code, digit = divmod(code, 11)
-            digits = ("." if digit == 10 else str(digit)) + digits
-    given = tuple(number for number in numbers if number >= 0)
-    return Heuristic(VARIABLES[variable], KINDS[kind], given, digits)
-
-
-def top_neurons(effect: Floats, share: float) -> NDArray[np.bool_]:
-    """The share of each layer's neurons with the largest effect, ``[layer, neuron]``."""
-    count = max(1, round(share * effect.shape[-1]))
-    mask = np.zeros(effect.shape, bool)
-    np.put_along_axis(mask, np.argsort(-effect, -1, kind="stable")[:, :count], True, -1)
-    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,27 +49,27 @@ class _Columns:
     kind: int
 
 
-def _columns(
-    effect: Floats, layers: Sequence[int], generator: np.random.Generator
-) -> list[_Columns]:
+def _columns(ranked: Measurement, place: int, generator: np.random.Generator) -> list[_Columns]:
     """Top neurons with any tenth left out, those to be rotated, and some from the lower half.
 
     Args:
-        effect: Sums of effects by group, ``[group, layer, neuron]``.
-        layers: The layers' numbers.
+        ranked: The measurement of ``attribution``.
+        place: The operator's place in it.
         generator: Draws the neurons outside.
     """
-    total = effect.sum(0)
-    sets = [top_neurons(total - left, measures.LATE_SHARE) for left in (0.0 * total, *effect)]
-    union, count = np.any(sets, axis=0), int(sets[0][0].sum())
+    groups = np.arange(GROUPS)
+    whole = top_neurons(ranked, place)
+    union = np.any([whole, *(top_neurons(ranked, place, kept=groups != g) for g in groups)], axis=0)
+    many = max(int(whole[0].sum()), FEWEST_ROTATED)
+    total = ranked["effect"][place, 0].sum(0)
     found = []
-    for place, layer in enumerate(layers):
-        order = np.argsort(-total[place], kind="stable")
+    for at, layer in enumerate(int(layer) for layer in ranked["layers"]):
+        order = np.argsort(-total[at], kind="stable")
         lower = order[len(order) // 2 :]
-        outside = generator.choice(lower, min(len(lower), max(count, FEWEST_ROTATED)), False)
+        outside = generator.choice(lower, min(len(lower), many), replace=False)
         found += [
-            _Columns(layer, np.flatnonzero(union[place]), TOP),
-            _Columns(layer, order[: max(count, FEWEST_ROTATED)], ROTATED),
+            _Columns(layer, np.flatnonzero(union[at]), TOP),
+            _Columns(layer, order[:many], ROTATED),
             _Columns(layer, np.sort(outside), OUTSIDE),
         ]
     return found
@@ -109,7 +88,7 @@ def _activations(
     size = bytes_per_prompt(network.shape, keep, problems.tokens.shape[1])
     parts: list[list[Any]] = [[] for _ in columns]
     tokens = torch.from_numpy(problems.tokens).to(network.device)
-    for some in torch.split(tokens, max(1, measures.WORKING_BYTES // size)):
+    for some in torch.split(tokens, max(1, WORKING_BYTES // size)):
         run = network.run(some, keep=keep, stop=max(layers) + 1)
         for part, each in zip(parts, columns, strict=True):
             values = run["post@end", each.layer]
@@ -218,7 +197,6 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
 
     network, ranked = batch.network, batch.inputs["attribution"]
     gated = network.blocks[0].mlp_gate is not None
-    layers = [int(layer) for layer in ranked["layers"]]
     columns: list[Any] = []
     table: dict[tuple[int, ...], int] = {}
     triples: list[Any] = []
@@ -226,7 +204,7 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
     for place, operator in enumerate(int(op) for op in ranked["operators"]):
         problems = Problems.of(batch.prompts).of_operator(operator)
         draw = batch.generator(f"controls of {NAMES[operator]}")
-        some = _columns(ranked["effect"][place, 0], layers, draw)
+        some = _columns(ranked, place, draw)
         acts, lenses = _seen(network, problems, some)
         for at, each in enumerate(some):
             if each.kind == ROTATED:
@@ -250,7 +228,7 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
                 triples.append((operator, layer[neuron], neurons[neuron], number, value))
     return {
         "columns": np.concatenate(columns).astype(np.int64),
-        "heuristics": np.array(list(table), np.int64).reshape(-1, 2 + NUMBERS + 1),
+        "heuristics": np.array(list(table), np.int64).reshape(-1, ENCODED),
         "triples": np.array([each[:4] for each in triples], np.int64).reshape(-1, 4),
         "scores": np.array([each[4] for each in triples], np.float64),
         "auc": np.array(aucs, np.float64).reshape(-1, 4),
@@ -258,7 +236,6 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
 
 
 def _random_neurons(batch: Batch) -> Mapping[str, Any]:
-    from mechtests.arithmetic.faithfulness import late_layers
     from mechtests.arithmetic.problems import Problems
 
     network, every = batch.network, Problems.of(batch.prompts)
@@ -266,11 +243,12 @@ def _random_neurons(batch: Batch) -> Mapping[str, Any]:
     told = []
     for operator in range(len(NAMES)):
         draw = batch.generator(f"neurons for {NAMES[operator]}")
-        count = min(shape.mlp_width, max(FEWEST_ROTATED, round(0.015 * shape.mlp_width)))
+        count = max(FEWEST_ROTATED, count_of(LATE_SHARE, shape.mlp_width))
+        count = min(shape.mlp_width, count)
         problems = every.of_operator(operator)
         some = [
             _Columns(layer, np.sort(draw.choice(shape.mlp_width, count, False)), UNTRAINED)
-            for layer in late_layers(shape)
+            for layer in late_layers(shape.layers)
         ]
         acts, lenses = (np.concatenate(each, 1) for each in _seen(network, problems, some))
         found = _scores(problems, operator, acts, lenses, gated=gated, alone=False)
@@ -308,7 +286,7 @@ mixtures of a layer's top neurons, at least 64; ``OUTSIDE``, as many from the lo
 ``triples``: operator, layer, neuron, place in ``heuristics``, with ``scores``, of ``TOP``.
 ``auc``: operator, whether direct, how well the neuron's value vector tells the results of the
 heuristic that its activations alone match best, and how well those of its layer do on average.
-Source: Nikankin et al. 2025, section 4.2 and appendix E.
+Source: Nikankin et al. 2025, pages 6 and 7, and appendix E.
 """
 
 
@@ -328,7 +306,7 @@ For an untrained cell, in which no ranking of neurons means anything.
 
 def heuristics_here() -> Need:
     """What the important neurons match."""
-    inputs = {"answers": measures.answers_here(), "attribution": measures.attribution_here()}
+    inputs = {"answers": answers_here(), "attribution": attribution_here()}
     return heuristics(arithmetic, inputs=inputs)
 
 
@@ -337,14 +315,14 @@ def untrained_neurons() -> Need:
     return random_neurons(arithmetic, cell="untrained")
 
 
-def shares(found: Any, kind: int) -> dict[int, NDArray[np.bool_]]:
+def matching(columns: NDArray[np.int64], kind: int) -> dict[int, NDArray[np.bool_]]:
     """Whether each neuron of a kind matches, by operator, ``[column]``.
 
     Args:
-        found: A measurement of ``heuristics``.
-        kind: ``TOP``, ``ROTATED`` or ``OUTSIDE``.
+        columns: Of a measurement, or of several.
+        kind: ``TOP``, ``ROTATED``, ``OUTSIDE`` or ``UNTRAINED``.
     """
-    rows = found["columns"][found["columns"][:, 3] == kind]
+    rows = columns[columns[:, 3] == kind]
     return {int(op): rows[rows[:, 0] == op, 4].astype(bool) for op in np.unique(rows[:, 0])}
 
 
@@ -362,7 +340,7 @@ def matched_share(found: Any, ranked: Any) -> Callable[[NDArray[np.bool_]], floa
     def share(kept: NDArray[np.bool_]) -> float:
         each = []
         for place, operator in enumerate(int(op) for op in ranked["operators"]):
-            mask = top_neurons(ranked["effect"][place, 0][kept].sum(0), measures.LATE_SHARE)
+            mask = top_neurons(ranked, place, kept=kept)
             top = [(operator, layers[at], int(n)) for at, n in zip(*np.nonzero(mask), strict=True)]
             each.append(np.mean([matched[neuron] for neuron in top]))
         return float(np.mean(each))

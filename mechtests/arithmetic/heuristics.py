@@ -37,6 +37,10 @@ MODULI = (2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15)
 
 OPERANDS = ("op1", "op2")
 VARIABLES = (*OPERANDS, "both", "result")
+KINDS = ("value", "range", "modulo", "pattern", "set", "identical")
+NUMBERS = 4
+ENCODED = 2 + NUMBERS + 1
+"""How many numbers ``encoded`` gives."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +152,24 @@ def associated(heuristics: Sequence[Heuristic], first: Ids, second: Ids, result:
     """
     held = [heuristic.holds(first, second, result) for heuristic in heuristics]
     return np.stack(held, 1) if held else np.zeros((len(first), 0), bool)
+
+
+def encoded(heuristic: Heuristic) -> list[int]:
+    """A heuristic as 7 numbers: variable, kind, up to four numbers (-1 where fewer), digits."""
+    numbers = [*heuristic.numbers, *[-1] * NUMBERS][:NUMBERS]
+    digits = 0
+    for digit in heuristic.digits:
+        digits = 11 * digits + (10 if digit == "." else int(digit))
+    return [VARIABLES.index(heuristic.variable), KINDS.index(heuristic.kind), *numbers, digits]
+
+
+def decoded(row: Sequence[int]) -> Heuristic:
+    """The heuristic of ``encoded``."""
+    variable, kind, *numbers, code = (int(number) for number in row)
+    digits = ""
+    if KINDS[kind] == "pattern":
+        for _ in range(3):
+            code, digit = divmod(code, 11)
+            digits = ("." if digit == 10 else str(digit)) + digits
+    given = tuple(number for number in numbers if number >= 0)
+    return Heuristic(VARIABLES[variable], KINDS[kind], given, digits)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechtests.arithmetic import heuristic_measures, measures
-from mechtests.arithmetic.chosen import right
-from mechtests.arithmetic.heuristic_measures import KINDS, decoded, top_neurons
-from mechtests.arithmetic.heuristics import VARIABLES, Heuristic, associated
+from mechtests.arithmetic import heuristic_measures, measures, neuron_measures
+from mechtests.arithmetic.chosen import EVALUATION, right
+from mechtests.arithmetic.heuristics import KINDS, VARIABLES, Heuristic, associated, decoded
 from mechtests.measurement import HALVES
-from mechtests.metrics.metric import Batch, Cost, Metric, Need, Value
+from mechtests.metrics.metric import Batch, Cost, Job, Metric, Need, Value
 from mechtests.tasks.arithmetic import NAMES, arithmetic
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def _bag(batch: Batch, place: int, operator: int) -> Important:
     ranked, found = batch.inputs["attribution"], batch.inputs["heuristics"]
     layers = ranked["layers"]
     effect = ranked["effect"][place, 0].sum(0) / ranked["count"][place, 0].sum()
-    at, index = np.nonzero(top_neurons(effect, measures.LATE_SHARE))
+    at, index = np.nonzero(neuron_measures.top_neurons(ranked, place))
     neurons = {
         (int(layers[a]), int(n)): row for row, (a, n) in enumerate(zip(at, index, strict=True))
     }
@@ -92,6 +91,11 @@ def _guided(batch: Batch) -> Mapping[str, Any]:
     return {**dict(zip(names, joined, strict=True)), **measures.facts_of(parts)}
 
 
+def _guided_cost(job: Job) -> Cost:
+    branches = 1.0 + len(CONTROLS) * min(DRAWS, job.draws)
+    return Cost(forward=len(NAMES) * EVALUATION * len(KS) * branches)
+
+
 BY_CONTROL = ("pair", "k", "control")
 
 guided = Metric(
@@ -108,9 +112,7 @@ guided = Metric(
     },
     inputs=("answers", "attribution", "heuristics"),
     draws=True,
-    cost=lambda job: Cost(
-        forward=len(NAMES) * 150 * len(KS) * (1.0 + len(CONTROLS) * min(DRAWS, job.draws or DRAWS))
-    ),
+    cost=_guided_cost,
     whole=True,
 )
 """Whether problems are still right without their heuristics' neurons, and without as many others.
@@ -119,14 +121,13 @@ Up to ``KS`` neurons of each middle and late layer are 0 at all positions: those
 score of a heuristic that holds for the problem, or as many by layer of each of ``CONTROLS``
 (``pools.guided_sets``), the mean over draws and the first draw alone. ``short``: some layer has
 fewer than k such neurons. ``missing``: the part of them that a control has none for.
-Source: Nikankin et al. 2025, section 4.2, Figure 8. Problems are of the evaluation half; neurons
+Source: Nikankin et al. 2025, Figure 8. Problems are of the evaluation half; neurons
 are the 1.5% that the selection half ranks first.
 """
 
 
-def _by_heuristic(batch: Batch) -> Mapping[str, Any]:
-    from mechtests.arithmetic import knockouts
-    from mechtests.arithmetic.pools import related_sets
+def _single_heuristics(batch: Batch) -> Mapping[str, Any]:
+    from mechtests.arithmetic.one_heuristic import by_heuristic, related_sets
     from mechtests.arithmetic.problems import Problems
 
     every, named = Problems.of(batch.prompts), _named(batch)
@@ -136,17 +137,17 @@ def _by_heuristic(batch: Batch) -> Mapping[str, Any]:
         problems, bag = every.select(np.sort(mine)), _bag(batch, place, operator)
         draw = batch.generator(f"problems of {NAMES[operator]}")
         plan = related_sets(bag, _holds(batch, problems), draw)
-        done = knockouts.by_heuristic(batch.network, problems, bag, plan, named)
+        done = by_heuristic(batch.network, problems, bag, plan, named)
         for at, cluster in enumerate(done.cluster):
             shared = done.shared[at] / done.neurons[at]
             rows.append((operator, TYPES.index(cluster), *done.right[at].ravel(), shared))
     return {"tests": np.array(rows, np.float64).reshape(-1, 7)}
 
 
-by_heuristic = Metric(
+single_heuristics = Metric(
     name="arithmetic.heuristic_knockouts",
     version=1,
-    compute=_by_heuristic,
+    compute=_single_heuristics,
     values={"tests": Value(("heuristic", "fact"), "see the docstring")},
     inputs=("answers", "attribution", "heuristics"),
     cost=lambda job: Cost(forward=len(NAMES) * 70 * 200 * 6.0),
@@ -156,14 +157,14 @@ by_heuristic = Metric(
 
 Of every heuristic with 10 neurons or more: operator, its type (a place in ``TYPES``), the accuracy
 on related and on unrelated problems, both again without as many other important neurons by layer,
-and the part of those others that is the heuristic's own. Source: section 4.2, Figure 7.
+and the part of those others that is the heuristic's own. Source: Figure 7.
 """
 
 
 def _inputs() -> dict[str, Need]:
     return {
         "answers": measures.answers_here(),
-        "attribution": measures.attribution_here(),
+        "attribution": neuron_measures.attribution_here(),
         "heuristics": heuristic_measures.heuristics_here(),
     }
 
@@ -173,6 +174,6 @@ def guided_here() -> Need:
     return guided(arithmetic, inputs=_inputs())
 
 
-def by_heuristic_here() -> Need:
+def single_heuristics_here() -> Need:
     """Knock-outs of single heuristics."""
-    return by_heuristic(arithmetic, inputs=_inputs())
+    return single_heuristics(arithmetic, inputs=_inputs())

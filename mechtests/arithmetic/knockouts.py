@@ -4,12 +4,12 @@ Only what an ablation reaches is run again: a prompt is run once, and its branch
 middle of the first block in which they lose a neuron, from what attention wrote there and what the
 neurons were. Equal sets of one prompt are one branch, and an empty set is the prompt's own run.
 
-Source: Nikankin et al. 2025, section 4.4. ``pools`` says which neurons.
+Source: Nikankin et al. 2025, Figures 7 and 8. ``pools`` says which neurons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mechtests.arithmetic.heuristics import Heuristic, Mask
+from mechtests.arithmetic.heuristics import Mask
 from mechtests.arithmetic.logit_lens import value_logits
-from mechtests.arithmetic.pools import GuidedSets, Important, RelatedSets
+from mechtests.arithmetic.pools import GuidedSets, Important
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
 from mechtests.models.activations import Activations, bytes_per_prompt
@@ -301,76 +301,4 @@ def guided(network: Network, problems: Problems, important: Important, plan: Gui
         plan.knocked,
         plan.shortfall,
         plan.overlap,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class ByHeuristic:
-    """Knock-outs of one heuristic's neurons, on prompts it holds for and on others.
-
-    Attributes:
-        heuristic: Places in the library, shape ``[heuristic]``.
-        cluster: Variable and kind of each: what heuristics are clustered by.
-        neurons: How many neurons each has, shape ``[heuristic]``.
-        shared: How many of them its control has too, for want of others.
-        prompts: How many related and unrelated prompts, shape ``[heuristic, 2]``.
-        right: Share of right answers, shape ``[heuristic, knocked, kind]``: without its own
-            neurons or the control's, on related or unrelated prompts.
-    """
-
-    heuristic: Ids
-    cluster: tuple[str, ...]
-    neurons: Ids
-    shared: Ids
-    prompts: Ids
-    right: Floats
-
-    @property
-    def excess(self) -> Floats:
-        """Related minus unrelated accuracy, minus the same of the control, ``[heuristic]``."""
-        gap = self.right[:, :, 0] - self.right[:, :, 1]
-        found: Floats = gap[:, 0] - gap[:, 1]
-        return found
-
-
-def by_heuristic(
-    network: Network,
-    problems: Problems,
-    important: Important,
-    plan: RelatedSets,
-    heuristics: Sequence[Heuristic],
-) -> ByHeuristic:
-    """Knock out one heuristic's neurons after the other, and a control of each.
-
-    Args:
-        network: The network.
-        problems: Correct problems of one operator.
-        important: Its important neurons.
-        plan: What to knock out on which of the problems.
-        heuristics: Those that were scored, for the names of the clusters.
-    """
-    many = len(plan.heuristic)
-    # a cell is a heuristic's neurons or its control's, and a kind of prompts
-    runs = [
-        (heuristic + knocked * many, kind, cells[heuristic, slot])
-        for kind, cells in enumerate((plan.related, plan.unrelated))
-        for heuristic, slot in [np.nonzero(cells >= 0)]
-        for knocked in range(2)
-    ]
-    without = np.concatenate([of for of, _, _ in runs])
-    kinds = np.concatenate([np.full(len(of), kind) for of, kind, _ in runs])
-    prompt = np.concatenate([rows for _, _, rows in runs]).astype(np.int64)
-    rows = np.concatenate((plan.own, plan.control))
-    flat = important.flat(rows, network.shape.mlp_width)
-    right = right_without(network, problems, prompt, flat, without)
-    cell, cells = without * 2 + kinds, 4 * many
-    count = np.bincount(cell, minlength=cells).reshape(2, many, 2)
-    share = np.bincount(cell, right, minlength=cells).reshape(2, many, 2) / count
-    return ByHeuristic(
-        plan.heuristic,
-        tuple(heuristics[at].type for at in plan.heuristic),
-        (plan.own >= 0).sum(1),
-        plan.shared,
-        count[0],
-        share.transpose(1, 0, 2),
     )

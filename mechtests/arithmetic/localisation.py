@@ -3,7 +3,7 @@
 A component is run as in another problem at one position, or at all of them, and what that does
 to the answer is read at END.
 
-Source: Nikankin et al. 2025, section 3 and Eq. 1 (interchange patching of every head's z and
+Source: Nikankin et al. 2025, page 3 and Eq. 1 (interchange patching of every head's z and
 every MLP). Beside it whole attention blocks, the embedding, and all positions at once are
 patched, which the claims divide by.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mechtests.arithmetic.components import Components
 from mechtests.arithmetic.patches import Pair, check_pairs
 from mechtests.arithmetic.problems import Problems
 from mechtests.models.network import Network
@@ -25,62 +26,6 @@ Wide = NDArray[np.float64]
 
 PAIRS_AT_ONCE = 64
 """Problems whose two runs are held at a time."""
-
-
-@dataclass(frozen=True)
-class Components:
-    """What is patched, in its order on the last axis of an array.
-
-    First the embedding; then of each layer its heads, its whole attention, its MLP.
-
-    Attributes:
-        layers: Of the network.
-        heads: Of a layer.
-    """
-
-    layers: int
-    heads: int
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return 1 + self.layers * self.by_layer
-
-    @property
-    def by_layer(self) -> int:
-        """Components of one layer."""
-        return self.heads + 2
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of them, a head as ``layer.head``.
-
-        >>> Components(1, 2).names
-        ('embedding', '0.0', '0.1', 'attention 0', 'mlp 0')
-        """
-        names = ["embedding"]
-        for layer in range(self.layers):
-            names += [f"{layer}.{head}" for head in range(self.heads)]
-            names += [f"attention {layer}", f"mlp {layer}"]
-        return tuple(names)
-
-    def embedding(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Those of the embedding, shape ``[...]``."""
-        return values[..., 0]
-
-    def head(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Those of the heads, shape ``[..., layer, head]``."""
-        return self._of_layers(values)[..., : self.heads]
-
-    def attention(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Those of whole attention blocks, shape ``[..., layer]``."""
-        return self._of_layers(values)[..., self.heads]
-
-    def mlp(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Those of MLPs, shape ``[..., layer]``."""
-        return self._of_layers(values)[..., self.heads + 1]
-
-    def _of_layers(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
-        return values[..., 1:].reshape(*values.shape[:-1], self.layers, self.by_layer)
 
 
 @dataclass(frozen=True, eq=False)

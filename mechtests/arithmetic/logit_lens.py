@@ -26,7 +26,7 @@ def value_logits(
     vocabulary. No norm divides, no bias is added, and a softcap of the logits is left out;
     where a post-norm follows the MLP (Gemma), its gain is taken and its division too is left out.
 
-    Source: section 4 of Nikankin et al. (2025), by the weights that its code folds.
+    Source: Nikankin et al. 2025, page 6, by the weights that its code folds.
 
     Args:
         network: The network.

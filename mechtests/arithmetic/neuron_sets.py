@@ -1,25 +1,27 @@
 """Sets of neurons: the highest of each layer, circuits of them, and what two sets share.
 
-Source: Nikankin et al. 2025, section 4 (as many in every middle and late layer) and Figure 15.
+Source: Nikankin et al. 2025, page 5 (as many in every middle and late layer) and Figure 15.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mechtests.arithmetic.faithfulness import Kept, Mask
-from mechtests.models.shape import Shape
+if TYPE_CHECKING:
+    from mechtests.arithmetic.faithfulness import Kept
 
-Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
 
 
-def count_of(share: float, shape: Shape) -> int:
-    """How many neurons of a layer are a share of them, at least one."""
-    return max(1, round(share * shape.mlp_width))
+def count_of(share: float, width: int) -> int:
+    """How many of a layer's neurons are a share of them, at least one."""
+    return max(1, round(share * width))
 
 
 def top(scores: Floats, count: int) -> Mask:

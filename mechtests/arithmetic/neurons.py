@@ -4,7 +4,7 @@ To first order, patching a neuron from another problem changes Eq. 1 by
 ``(a(p') - a(p)) / 2 x the gradient of (logit r' - logit r)``: the gradient of Eq. 1 at the run
 without a patch, where no softmax is left to underflow. One gradient gives all neurons.
 
-Source: Nikankin et al. 2025, section 4, whose pipeline attributes where the text says patching,
+Source: Nikankin et al. 2025, page 5, whose pipeline attributes where the text says patching,
 and ranks by mean plus standard deviation where the figures show the mean. Both are here.
 """
 

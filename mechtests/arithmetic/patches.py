@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mechtests.arithmetic.components import PLACES
 from mechtests.arithmetic.problems import FIRST, Problems
 from mechtests.errors import UsageError
 from mechtests.metrics.effects import WORKING_BYTES, one_head_of, prompts_at_once
@@ -21,9 +22,6 @@ from mechtests.models.activations import Activations
 from mechtests.models.attention import Past, Prefix
 from mechtests.models.network import Network
 from mechtests.models.shape import Shape
-
-PLACES = ("first", "operator", "second", "equals", "all")
-"""Where a component is patched: at one position, or from the first operand on."""
 
 
 def check_pairs(problems: Problems, others: Problems) -> None:

@@ -3,10 +3,8 @@
 Neurons are named by their row among the important ones, and sets of them are arrays of rows, padded
 with -1 at the end.
 
-Source: Nikankin et al. 2025, section 4.4 and its code. Where we differ:
+Source: Nikankin et al. 2025, pages 7 and 8, and its code. Where we differ:
 
-- Unrelated prompts are drawn from those the heuristic does not hold for. The code draws from all
-  but the related prompts that it happened to draw, and so mixes related ones in.
 - The paper's control is neurons matched by heuristics that do not hold ("unassociated"). Its code
   takes other important neurons, whatever they match; ours is matched on attribution besides.
 - Random controls are drawn some times, not once.
@@ -34,8 +32,6 @@ RANKINGS = ("score", "multiplicity")
 KS = (5, 10, 25)
 DRAWS = 20
 DECILES = 10
-FEWEST_NEURONS = 10
-MOST_PROMPTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +167,7 @@ def guided_sets(
             asked = np.bincount(strata[chosen], minlength=layers)
             drawn = [
                 chosen[None],
-                _drawn(free, strata, asked, noise[0]),
+                drawn_by_group(free, strata, asked, noise[0]),
                 _alike(chosen, strata, important.attribution, noise[1]),
                 places[others[prompt]] < asked[strata],
             ]
@@ -211,7 +207,7 @@ def _refuse(
             f"a knock-out by prompt needs important neurons, two prompts, a draw and some k from 1 "
             f"on, got {len(important)} neurons, {len(holds)} prompts, {draws} draws, k = {ks}"
         )
-    _refuse_other_heuristics(important, holds)
+    refuse_other_heuristics(important, holds)
     if effect is not None and effect.shape != (len(holds), len(important)):
         raise UsageError(
             f"effects are needed for each prompt and neuron, [{len(holds)}, {len(important)}], "
@@ -219,7 +215,12 @@ def _refuse(
         )
 
 
-def _refuse_other_heuristics(important: Important, holds: Mask) -> None:
+def refuse_other_heuristics(important: Important, holds: Mask) -> None:
+    """Refuse to be told of other heuristics than were scored.
+
+    Raises:
+        UsageError: There are more or fewer of them.
+    """
     if holds.shape[1] != important.score.shape[1]:
         raise UsageError(
             f"{important.score.shape[1]} heuristics were scored, and {holds.shape[1]} are told to "
@@ -251,7 +252,7 @@ def _places_in(group: Ids, key: Floats) -> Ids:
     return found
 
 
-def _drawn(free: Mask, group: Ids, counts: Ids, noise: Floats) -> Mask:
+def drawn_by_group(free: Mask, group: Ids, counts: Ids, noise: Floats) -> Mask:
     """As many random free neurons of each group, or all there are, ``[draw, neuron]``."""
     rows = np.flatnonzero(free & (counts[group] > 0))
     mask = np.zeros(noise.shape, bool)
@@ -268,7 +269,7 @@ def _alike(chosen: Mask, strata: Ids, values: Floats, noise: Floats) -> Mask:
     asked = np.bincount(group[chosen], minlength=len(sizes) * DECILES).reshape(shape)
     left = np.bincount(group[~chosen], minlength=len(sizes) * DECILES).reshape(shape)
     counts = np.stack([_quota(*each) for each in zip(asked, left, strict=True)])
-    return _drawn(~chosen, group, counts.ravel(), noise)
+    return drawn_by_group(~chosen, group, counts.ravel(), noise)
 
 
 def _quota(asked: Ids, left: Ids) -> Ids:
@@ -299,75 +300,3 @@ def packed(mask: Mask) -> Rows:
     at, rows = np.nonzero(mask)
     sets[at, np.arange(len(at)) - (np.cumsum(counts) - counts)[at]] = rows
     return sets
-
-
-@dataclass(frozen=True, eq=False)
-class RelatedSets:
-    """The neurons of some heuristics, their controls, and prompts to knock them out on.
-
-    Attributes:
-        heuristic: Their places in the library, shape ``[heuristic]``.
-        own: Rows of their neurons, shape ``[heuristic, slot]``.
-        control: Rows of as many others by layer, the same shape.
-        shared: How many of the control are their own, for want of others, ``[heuristic]``.
-        related: Prompts that the heuristic holds for, padded with -1, ``[heuristic, slot]``.
-        unrelated: Prompts that it does not hold for, likewise.
-    """
-
-    heuristic: Ids
-    own: Rows
-    control: Rows
-    shared: Ids
-    related: Rows
-    unrelated: Rows
-
-
-def related_sets(
-    important: Important,
-    holds: Mask,
-    generator: np.random.Generator,
-    *,
-    fewest_neurons: int = FEWEST_NEURONS,
-    most_prompts: int = MOST_PROMPTS,
-) -> RelatedSets:
-    """Each heuristic's neurons, and random related and unrelated prompts.
-
-    Left out are heuristics of fewer than ``fewest_neurons``, or without a related or an
-    unrelated prompt.
-
-    Args:
-        important: The important neurons of one operator.
-        holds: Which heuristics hold for which correct prompts, ``[prompt, heuristic]``.
-        generator: The source of the draws.
-        fewest_neurons: See above.
-        most_prompts: How many prompts at most of either kind.
-
-    Raises:
-        UsageError: Other heuristics were scored than are told to hold.
-    """
-    _refuse_other_heuristics(important, holds)
-    many = important.matched.sum(0)
-    kept = np.flatnonzero((many >= fewest_neurons) & holds.any(0) & ~holds.all(0))
-    strata, neurons, prompts = important.stratum, len(important), len(holds)
-    own, control = np.zeros((2, len(kept), neurons), bool)
-    related, unrelated = np.zeros((2, len(kept), prompts), bool)
-    for at, heuristic in enumerate(kept):
-        own[at] = important.matched[:, heuristic]
-        asked = np.bincount(strata[own[at]], minlength=len(important.layers))
-        # its own neurons come last
-        noise = generator.random((1, neurons)) + own[at]
-        control[at] = _drawn(np.ones(neurons, bool), strata, asked, noise)[0]
-        held = holds[:, heuristic]
-        related[at] = _some(held, most_prompts, generator)
-        unrelated[at] = _some(~held, most_prompts, generator)
-    shared = (own & control).sum(1)
-    return RelatedSets(
-        kept, packed(own), packed(control), shared, packed(related), packed(unrelated)
-    )
-
-
-def _some(of: Mask, most: int, generator: np.random.Generator) -> Mask:
-    """As many random ones, or all there are."""
-    mask = np.zeros_like(of)
-    mask[generator.permutation(np.flatnonzero(of))[:most]] = True
-    return mask

@@ -5,7 +5,7 @@ Problems are numbered once: a feature, its label and the part it belongs to shar
 so that nothing can be shuffled against the other (the released script shuffled its labels anew
 for each position, and its features once).
 
-Source: Nikankin et al. 2025, section 3 and appendix C (a linear softmax; Adam for 20 epochs
+Source: Nikankin et al. 2025, page 4 and Figure 3 (a linear softmax; Adam for 20 epochs
 without regularization or a seed). Ours is fitted to its optimum, with an L2 penalty.
 """
 

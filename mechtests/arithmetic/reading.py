@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mechtests import margins, statistics
+from mechtests import means, statistics
 from mechtests.arithmetic.gates import Gated
+from mechtests.circuits.stability import jackknifed
+from mechtests.means import NO_SPREAD
 from mechtests.measurement import HALVES, Half, Measurement, Sample
+from mechtests.shares import Share
 from mechtests.tasks.arithmetic import NAMES
 from mechtests.verdict import Outcome, Verdict
 
@@ -81,52 +84,25 @@ def pooled(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What a circuit keeps of the whole above a floor, pair by pair.
-
-    Attributes:
-        circuit: NL of the circuit.
-        floor: NL of the floor.
-        whole: NL of the whole network.
-    """
-
-    circuit: Sample
-    floor: Sample
-    whole: Sample
-
-    @property
-    def faithfulness(self) -> float:
-        """Floor-corrected, a ratio of means; NaN where the whole is not above its floor."""
-        part = statistics.summary(self.circuit - self.floor).mean
-        whole = statistics.summary(self.whole - self.floor).mean
-        return part / whole if whole > 0 else float("nan")
-
-    def above(self, share: float, *, what: str) -> Verdict:
-        """Whether the faithfulness is above a share, on the contrast of pairs.
-
-        Inconclusive, "denominator", where the whole is not above its floor by 0.2 of itself.
-        """
-        return margins.share_above(
-            self.circuit - self.floor,
-            self.whole - self.floor,
-            share,
-            span=self.whole,
-            guard=GUARD,
-            what=what,
-        )
-
-
 def kept(
     measurement: Measurement,
     operators: Sequence[int],
     circuit: str,
     floor: str,
     half: Half = "evaluation",
-) -> Kept:
-    """A circuit of a measurement against a floor."""
+) -> Share:
+    """What a circuit keeps of the whole above a floor: its faithfulness, as a share.
+
+    Args:
+        measurement: Of NL by pair, of circuits and of the ``whole``.
+        operators: The operators that are pooled.
+        circuit: The circuit's name.
+        floor: The floor's name.
+        half: The half.
+    """
     names = (circuit, floor, "whole")
-    return Kept(*(sample(measurement, measurement[name], operators, half) for name in names))
+    some, low, whole = (sample(measurement, measurement[n], operators, half) for n in names)
+    return Share(some - low, whole - low, span=whole, guard=GUARD)
 
 
 def mean_faithfulness(
@@ -172,54 +148,21 @@ def set_above(
         prompts: How many there are, where the clusters are groups of them.
         census: Whether all components are counted.
     """
-    whole = statistic(np.ones(len(clusters), bool))
-    interval = statistics.jackknife(statistic, clusters)
-    said = margins.spoken(whole, interval, margin)
-    sentence = f"{what}: {said}, claimed above {margin:g}"
-    size = {"prompts": prompts or len(clusters), "clusters": len(np.unique(clusters))}
-    found: dict[str, Any] = {"estimate": whole, "margin": margin, "relation": ">", **size}
-    if interval is None and census:
-        outcome = Outcome.HOLDS if whole > margin else Outcome.REFUTED
-        why = "the same without any tenth of the prompts"
-        p = float(outcome is not Outcome.HOLDS)
-        return Verdict(outcome, f"{sentence}; {why}", p=p, p_refuted=1.0 - p, **found)
-    if interval is None:
-        why = "no tenth of the prompts changes it, so there is no interval"
-        return Verdict(Outcome.INCONCLUSIVE, f"{sentence}; {why}", **found)
-    p, p_refuted = (_p(whole, margin, interval, side) for side in (1, -1))
-    outcome = Outcome.HOLDS if interval.low > margin else Outcome.INCONCLUSIVE
-    outcome = Outcome.REFUTED if interval.high < margin else outcome
-    return Verdict(outcome, sentence, interval=interval.ends, p=p, p_refuted=p_refuted, **found)
-
-
-def _p(estimate: float, margin: float, interval: statistics.Interval, side: int) -> float:
-    """One-sided p from a jackknife's interval: t with its groups less one degrees of freedom."""
-    from scipy.special import stdtr, stdtrit
-
-    half = (interval.high - interval.low) / 2
-    degrees = interval.degrees or 1
-    error = half / float(stdtrit(degrees, (1 + interval.level) / 2))
-    return float(stdtr(degrees, -side * (estimate - margin) / error))
+    group = statistics.cluster_groups(clusters)
+    groups = np.unique(group)
+    whole = statistic(np.ones(len(group), bool))
+    without = np.array([statistic(group != each) for each in groups])
+    over = f"{prompts or len(clusters)} prompts, without a tenth of them at a time"
+    found = jackknifed(whole, without, over=over)
+    if np.allclose(without, whole, rtol=1e-12, atol=0.0):
+        found = replace(found, error=0.0 if census else float("nan"), unknown=NO_SPREAD)
+    return means.above(found, margin, what=what)
 
 
 def undecided(verdict: Verdict, why: str) -> Verdict:
     """The verdict as inconclusive, for a reason."""
     sentence = f"{verdict.sentence}; {why}"
     return replace(verdict, outcome=Outcome.INCONCLUSIVE, sentence=sentence)
-
-
-def behind(guard: Verdict, verdict: Verdict, said: str) -> Verdict:
-    """A verdict on a share of several operators, inconclusive where its denominator is too small.
-
-    Args:
-        guard: Whether the denominator is above its guard.
-        verdict: On the contrast.
-        said: The share, in words.
-    """
-    told = replace(verdict, sentence=f"{said}; {verdict.sentence}")
-    if guard.outcome is Outcome.HOLDS:
-        return told
-    return undecided(told, f"denominator: {guard.sentence}")
 
 
 def of_units(verdict: Verdict, units: str) -> Verdict:

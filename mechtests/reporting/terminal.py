@@ -77,13 +77,20 @@ def _reasons(page: Page, matrix: Matrix, *, full: bool) -> None:
         if not spoken:
             continue
         claim = records[0].claim
-        page.say(f", section {claim.section}" if claim.section else "", head=name, style="bold")
+        page.say(_cited(claim.section), head=name, style="bold")
         page.say(claim.says, at=2)
         if full and claim.rule:
             page.say(claim.rule, head="Rule: ", style="dim", at=2)
         for record in spoken:
             _reason(page, record, _where(matrix, record), full)
         page.say("")
+
+
+def _cited(section: str) -> str:
+    """Where the paper says it: a section by its number, or a figure or page by its name."""
+    if not section:
+        return ""
+    return f", section {section}" if section[0].isdigit() else f", {section}"
 
 
 def _where(matrix: Matrix, record: Record) -> str:

@@ -1,6 +1,6 @@
 """Arithmetic: "226-68=" -> "158", with every operand and every result one token.
 
-Source: Nikankin et al. 2025, section 3, its appendix and its code: all problems of the four
+Source: Nikankin et al. 2025, page 3, its appendix and its code: all problems of the four
 operators on operands 0 to 299 whose result is a number of one token, s at most. A sum is strictly
 below s, a difference not negative, a quotient an integer, and 0 where the dividend is smaller than
 the divisor, which is half of all divisions. Prompts have no spaces and no examples; the answer is
