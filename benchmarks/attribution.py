@@ -1,6 +1,6 @@
 """Edge attribution against its limit and against the reference implementation, in one run.
 
-    python benchmarks/attribution.py [--reference FILE] [--budget MB]
+    python benchmarks/attribution.py [--reference FILE] [--budget MB ...]
 
 EAP-IG of the reference file's 20 prompts on SmolLM2-135M with 5 steps, with and without sharing
 what prompts have in common before they differ. Each row is a process of its own, which loads the
@@ -84,11 +84,11 @@ def measure(reference: Path, budget: int, share_prefixes: bool) -> dict[str, flo
     return {**row, "off": float(off / np.abs(expected).max())}
 
 
-def row_of(asked: argparse.Namespace, share_prefixes: bool) -> dict[str, float]:
+def row_of(asked: argparse.Namespace, budget: int, share_prefixes: bool) -> dict[str, float]:
     """One row, in a process of its own."""
     command: Sequence[str] = (
         *(sys.executable, __file__, "--reference", str(asked.reference)),
-        *("--budget", str(asked.budget), "--row", "shared" if share_prefixes else "whole"),
+        *("--budget", str(budget), "--row", "shared" if share_prefixes else "whole"),
     )
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -99,25 +99,28 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, default=REFERENCE)
-    parser.add_argument("--budget", type=int, default=512, help="MB for attribution to work with")
+    parser.add_argument(
+        "--budget", type=int, nargs="+", default=[512, 1024], help="MB for attribution to work with"
+    )
     parser.add_argument("--row", choices=("shared", "whole"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if not asked.reference.exists():
         raise SystemExit(f"the reference values are not at {asked.reference}; say --reference FILE")
     if asked.row:
-        print(json.dumps(measure(asked.reference, asked.budget * 2**20, asked.row == "shared")))
+        print(json.dumps(measure(asked.reference, asked.budget[0] * 2**20, asked.row == "shared")))
         return
     print(f"SmolLM2-135M, 20 prompts of 15 tokens, 5 steps, {torch.get_num_threads()} threads")
     print(
-        f"{'prefixes':10}{'GEMM':>12}{'counted':>11}{'limit':>8}{'cold':>8}{'warm':>8}"
+        f"{'prefixes':10}{'budget':>8}{'GEMM':>12}{'counted':>11}{'limit':>8}{'cold':>8}{'warm':>8}"
         f"{'cold/limit':>12}{'warm/limit':>12}{'peak':>9}{'loaded':>9}{'reference/cold':>16}{'off':>9}"
     )
-    for name, share_prefixes in (("shared", True), ("whole", False)):
-        row = row_of(asked, share_prefixes)
+    rows = [(name, budget) for budget in asked.budget for name in ("shared", "whole")]
+    for name, budget in rows:
+        row = row_of(asked, budget, name == "shared")
         rate = max(row["before"], row["after"])
         limit = row["flops"] / rate
         print(
-            f"{name:10}{rate / 1e9:7.0f} GF/s{row['flops'] / 1e9:8.0f} GF{limit:7.2f}s"
+            f"{name:10}{budget:5} MB{rate / 1e9:7.0f} GF/s{row['flops'] / 1e9:8.0f} GF{limit:7.2f}s"
             f"{row['cold']:7.2f}s{row['warm']:7.2f}s{row['cold'] / limit:12.2f}"
             f"{row['warm'] / limit:12.2f}{row['peak'] / 1e9:6.2f} GB{row['loaded'] / 1e9:6.2f} GB"
             f"{RECORDED_SECONDS / row['cold']:16.1f}{row['off']:9.0e}"

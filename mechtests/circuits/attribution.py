@@ -27,6 +27,7 @@ from mechtests.circuits.interpolation import Method, Path, shares
 from mechtests.circuits.passes import Job, Metric
 from mechtests.circuits.suffixes import first_differences, in_chunks
 from mechtests.errors import UsageError
+from mechtests.models import heap
 from mechtests.models.network import Network
 
 __all__ = ["Metric", "attribute", "graph_of"]
@@ -94,7 +95,7 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     def fits(slots: int, positions: int) -> int:
         return job.budget // job.bytes_of(slots, positions, len(points))
 
-    with torch.no_grad():
+    with torch.no_grad(), heap.kept():
         for suffixes in in_chunks(start, last, members, fits):
             job.add(suffixes, points, members[suffixes.rows], total)
         total /= count[:, None, None] * len(points)
