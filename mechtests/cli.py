@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -188,6 +190,93 @@ def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
         typer.echo(f"judge with: pytest --model {','.join(f'recorded:{each}' for each in models)}")
     if failed:
         raise typer.Exit(4)
+
+
+REPORTS = Annotated[
+    Path | None, typer.Option(help="the folder of runs, where pytest's settings say another")
+]
+
+
+def _reports(given: Path | None) -> Path:
+    from mechtests.reporting.folders import reports
+
+    return given or reports(Path.cwd())
+
+
+@contextmanager
+def _usage(command: str) -> Iterator[None]:
+    """Say in a sentence what cannot be done, and exit with 4."""
+    try:
+        yield
+    except (MechtestsError, OSError) as error:
+        typer.echo(f"mechtests {command}: {error}", err=True)
+        raise typer.Exit(4) from None
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="RUN, FILE.json, MODEL[@CHECKPOINT]")],
+    b: Annotated[str, typer.Argument(metavar="B", help="or RUN:MODEL[@CHECKPOINT]")],
+    json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="print all, not the first 30")] = False,
+    reports: REPORTS = None,
+) -> None:
+    """Compare two runs, baselines, models or checkpoints claim by claim.
+
+    A and B are each a run (its id, its folder, a records.jsonl, or latest), a baseline
+    (FILE.json), a model in the latest runs that judged it (MODEL, MODEL@CHECKPOINT), or a model
+    in one run (RUN:MODEL, RUN:MODEL@CHECKPOINT). Exits with 0 where no verdict flips, 1 where
+    one does, 4 where A or B cannot be found.
+    """
+    from mechtests.reporting import comparing
+
+    with _usage("compare"):
+        found = comparing.between(a, b, _reports(reports))
+    typer.echo(comparing.as_json(found) if json else comparing.as_text(found, whole=whole))
+    raise typer.Exit(1 if found.flips else 0)
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="ids or folders of runs")],
+    reports: REPORTS = None,
+) -> None:
+    """Join the shards of a run, or runs of several models, into one run."""
+    from mechtests.reporting import merging, records, terminal
+    from mechtests.reporting.page import encodes
+
+    with _usage("merge"):
+        folder = _reports(reports)
+        run, said = merging.merge([records.find(folder, each) for each in runs], folder)
+        path = run / records.RECORDS
+        found = records.correct(records.read(run))
+    plain = not encodes(sys.stdout, "│─┼≥×")
+    typer.echo(terminal.render(found, verbosity=-1, path=path, ascii=plain), nl=False)
+    for line in said:
+        typer.echo(line)
+
+
+@app.command()
+def bless(
+    run_: Annotated[
+        str, typer.Argument(metavar="RUN", help="the id or folder of a run, or latest")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="the baseline to write")],
+    inconclusive: Annotated[
+        bool, typer.Option("--inconclusive", help="bless inconclusive verdicts as well")
+    ] = False,
+    reports: REPORTS = None,
+) -> None:
+    """Make the verdicts of a run the expected ones: pytest --mech-baseline FILE."""
+    from mechtests.reporting import blessing, records
+
+    with _usage("bless"):
+        folder = _reports(reports)
+        run = records.latest(folder) if run_ == "latest" else records.find(folder, run_)
+        found, header = records.read(run), records.header(run)
+        said = blessing.bless(file, found, header, inconclusive=inconclusive, flag="--inconclusive")
+    for line in said:
+        typer.echo(line)
 
 
 @app.command()

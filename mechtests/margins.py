@@ -126,6 +126,7 @@ def _against(
         clusters=found.clusters,
         p=reading.p,
         p_refuted=reading.p_refuted,
+        sample=sample,
     )
     return verdict if kind == "census" else _cautious(verdict, found, reading.needed)
 
@@ -205,6 +206,7 @@ def equivalent(sample: Sample, margin: float, *, what: str) -> Verdict:
         clusters=found.clusters,
         p=p,
         p_refuted=p_refuted,
+        sample=sample,
     )
     return _cautious(verdict, found, _needed_for_equivalence(found, margin))
 

@@ -6,156 +6,32 @@ everything else when the first claim is collected.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mechtests import shipped
+from mechtests import options, shipped
 
 if TYPE_CHECKING:
     from mechtests.session import Session
 
 REPORT = "_mechtests"
-FAIL_ON = ("refuted", "changed", "error", "inconclusive")
-ALIASES = {
-    "--model": {"dest": "mech_model", "action": "append", "metavar": "NAME"},
-    "--checkpoints": {"dest": "mech_checkpoints", "metavar": "SPEC"},
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the options; the short ``--model`` and ``--checkpoints`` come later."""
-    group = parser.getgroup("mechtests", "claims about mechanisms of language models")
-    add = group.addoption
-    add(
-        "--mech-model",
-        action="append",
-        metavar="NAME",
-        help=(
-            "judge this model (repeat it, or a comma list): an embedded one (sprout-1m), a hub id "
-            "or its short form, recorded:NAME, a local folder or .gguf file written "
-            "--mech-model=PATH; short form: --model"
-        ),
-    )
-    add(
-        "--mech-checkpoints",
-        metavar="SPEC",
-        help=(
-            "final, all, step:0,1000, tokens:2e9, log:12 or 1000..8000; short form: --checkpoints"
-        ),
-    )
-    add(
-        "--mech-claims",
-        action="append",
-        metavar="GLOB",
-        help=("judge only the claims whose id matches, such as 'tigges2024.name-*'"),
-    )
-    add(
-        "--mech-plan",
-        action="store_true",
-        help=("print what would be measured and what it costs, and measure nothing"),
-    )
-    add(
-        "--mech-replay",
-        nargs="?",
-        const="latest",
-        metavar="RUN",
-        help=("judge what is stored, without a model: the latest run, or --mech-replay=RUN"),
-    )
-    add("--mech-refresh", action="store_true", help="measure again what is stored")
-    add("--mech-offline", action="store_true", help="never ask the network")
-    add(
-        "--mech-keep-weights",
-        action="store_true",
-        help=(
-            "keep what is downloaded of a series: where a run downloads several checkpoints of a "
-            "hub model, it deletes the weights of each when it is measured; a single one stays"
-        ),
-    )
-    add("--mech-cache", metavar="DIR-or-URL", help="where measurements are stored")
-    add(
-        "--mech-profile",
-        choices=("quick", "standard", "full"),
-        default="quick",
-        help=("how many prompts and random draws (default: quick)"),
-    )
-    add("--mech-seed", type=int, default=0, metavar="N", help="the root of every random draw")
-    add(
-        "--mech-dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help=("precision of the network (default: float32)"),
-    )
-    add("--mech-device", default="cpu", help="where the network runs (default: cpu)")
-    add(
-        "--mech-prompts",
-        action="append",
-        metavar="TASK=FILE",
-        help=(
-            "use your own prompts for a task: a .csv with columns clean, corrupted and the "
-            "answers; for the task text a .txt, or a .jsonl, .csv or .parquet with a column "
-            "text, or text=hf:owner/name, a dataset of the hub"
-        ),
-    )
-    add(
-        "--mech-fail-on",
-        type=_fail_on,
-        default=["refuted", "changed", "error"],
-        metavar="LIST",
-        help="what makes the run fail (default: refuted,changed,error)",
-    )
-    add(
-        "--mech-report",
-        action="append",
-        type=_report,
-        metavar="PATH",
-        help=("also write the records to PATH.jsonl or PATH.json"),
-    )
-    parser.addini("mech_reports", "folder for the records of runs", default=".mechtests")
-
-
-def _fail_on(given: str) -> list[str]:
-    words = [word.strip() for word in given.split(",") if word.strip()]
-    if unknown := [word for word in words if word not in FAIL_ON]:
-        raise argparse.ArgumentTypeError(f"knows {', '.join(FAIL_ON)}, got {', '.join(unknown)}")
-    return words
-
-
-def _report(given: str) -> str:
-    if Path(given).suffix not in (".jsonl", ".json"):
-        raise argparse.ArgumentTypeError(f"writes PATH.jsonl or PATH.json, got {given}")
-    return given
+    """Register the options; the short ones come later."""
+    options.add(parser)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Iterator[None]:
-    """Add the short options, unless another plugin or conftest owns them."""
-    _refuse_split_path(args)
+    """Add the short options once every conftest has added its own."""
+    options.refuse_split_path(args)
     yield
-    group = parser.getgroup("mechtests")
-    for option, how in ALIASES.items():
-        try:
-            group.addoption(option, help=argparse.SUPPRESS, **how)
-        except (ValueError, argparse.ArgumentError):
-            continue
-
-
-def _refuse_split_path(args: list[str]) -> None:
-    """Refuse ``--model PATH``: pytest has already taken PATH for a folder of tests."""
-    for option, value in pairwise(args):
-        if option in ("--model", "--mech-model") and (
-            Path(value).exists() or value.endswith(".gguf")
-        ):
-            raise pytest.UsageError(
-                f"write {option}={value}: after a space pytest takes an existing path for a "
-                "folder of tests"
-            )
+    options.add_aliases(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -163,7 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for module in shipped.modules("fixtures"):
         config.pluginmanager.register(module, module.__name__)
     config.addinivalue_line("markers", "claim: set by @mechtests.claim; not for use by hand")
-    if config.option.mech_model or config.option.mech_prompts:
+    option = config.option
+    if option.mech_shard:
+        config.pluginmanager.register(Shard(), "mechtests-shard")
+    if option.mech_model or option.mech_prompts or option.mech_baseline:
         _session(config)
 
 
@@ -243,6 +122,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
     items[:] = sorted(kept, key=lambda item: not _sanity(item, CASE))
     _note_model_words(config, session, items)
+
+
+class Shard:
+    """Registered where there is ``--mech-shard``: after all others have left out what they do."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Leave out the claims of the other shards."""
+        session = _started(config)
+        if session is None:
+            return
+        if others := session.split(items):
+            config.hook.pytest_deselected(items=others)
+            left = set(map(id, others))
+            items[:] = [item for item in items if id(item) not in left]
 
 
 def _sanity(item: pytest.Item, key: Any) -> bool:

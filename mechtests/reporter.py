@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mechtests import judging
 from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError
-from mechtests.reporting import records, terminal, wording
+from mechtests.expecting import place_of
+from mechtests.options import fail_on
+from mechtests.reporting import blessing, records, samples, terminal, wording
 from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
 from mechtests.session import CASE, ENDED, PASSED, SESSION, VERDICT, Session
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Json = Any
 REPORT = "_mechtests"
+SAMPLES = "_mechtests_samples"
 
 FACTS = ("prompts", "batch", "notes", "bos", "recorded")
 """What a record says of each measurement."""
@@ -52,6 +54,7 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     session = item.config.stash[SESSION]
     record = _record(session, item, case, verdict, report)
     setattr(report, REPORT, json.dumps(record.to_json(), allow_nan=False))
+    setattr(report, SAMPLES, json.dumps(samples.kept(verdict), allow_nan=False))
 
 
 def _sentence(report: pytest.TestReport) -> str:
@@ -65,6 +68,7 @@ def _record(
     session: Session, item: pytest.Item, case: Case, verdict: Verdict, report: pytest.TestReport
 ) -> Record:
     results = session.judged_from()
+    expected = session.expected.of(case)
     weights, facts = _facts(case, session)
     one = not case.series
     checkpoint = case.cell.checkpoint if one else None
@@ -93,7 +97,8 @@ def _record(
             if need in case.needs_in(cell, shut=False)
             and trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
         },
-        expectation=judging.expectation(case),
+        expectation=expected.reason,
+        expects=expected.blessed,
         overridden=bool(case.claim.task and case.claim.task in session.settings.prompts),
         profile=session.settings.profile,
         seed=session.settings.seed,
@@ -152,7 +157,9 @@ def status(report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]]:
     record = Record.from_json(json.loads(getattr(report, REPORT)))
     shown = wording.WORDS[record.outcome]
     if record.expected:
-        return "xfailed", "x", ("EXPECTED REFUTED", {"yellow": True})
+        return "xfailed", "x", (f"EXPECTED {shown.word}", {"yellow": True})
+    if record.changed and report.failed:
+        return "failed", shown.letter, (f"CHANGED TO {shown.word}", {"red": True})
     if report.failed:
         broken = record.outcome is Outcome.ERROR and report.when != "call"
         category = "error" if broken else "failed"
@@ -166,6 +173,12 @@ class Reporter:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._said: list[str] = []
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Remember which claims were left out, so that no baseline misses them."""
+        left_out = (place_of(item.stash[CASE]) for item in items if CASE in item.stash)
+        self._session.expected.left_out.update(left_out)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Append the record to the journal at once, so that a crash loses none."""
@@ -174,7 +187,8 @@ class Reporter:
         if text is None or journal is None:
             return
         tree = json.loads(text)
-        journal.append(Record.from_json({**tree, "run": journal.id}))
+        found = json.loads(getattr(report, SAMPLES, "[]"))
+        journal.append(Record.from_json({**tree, "run": journal.id}), found)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Close the journal and write the reports that were asked for."""
@@ -182,10 +196,40 @@ class Reporter:
         if journal is None:
             return
         done = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
-        journal.finish(complete=done)
+        every = len(journal.records) >= len(self._session.cases_judged)
+        journal.finish(complete=done and every)
         self._session.records = records.correct(journal.records)
         for path in self._session.config.option.mech_report or []:
             write_report(Path(path), self._session.records)
+        self._hold(session)
+        self._bless(session, journal.header)
+
+    def _hold(self, session: pytest.Session) -> None:
+        """Say what is other than the baseline has it; what is missing may fail the run."""
+        mine = self._session
+        assert mine.journal is not None
+        found = mine.expected.regression(mine.cases_judged, mine.records, mine.journal.header)
+        if found is None:
+            return
+        self._said += found.lines()
+        if found.missing and "missing" in fail_on(mine.config.option):
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _bless(self, session: pytest.Session, header: Mapping[str, Json]) -> None:
+        """Make the verdicts a baseline, or say why not and fail the run."""
+        option = self._session.config.option
+        if option.mech_bless is None:
+            return
+        try:
+            self._said += blessing.bless(
+                Path(option.mech_bless),
+                self._session.records,
+                header,
+                inconclusive=option.mech_bless_inconclusive,
+            )
+        except (MechtestsError, OSError) as error:
+            self._said.append(f"--mech-bless {error}")
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The claims by cells, what did not hold and why, and where the records are."""
@@ -205,6 +249,8 @@ class Reporter:
         )
         writer.line()
         writer.write(text if text.endswith("\n") else text + "\n")
+        for line in self._said:
+            terminalreporter.write_line(line)
         if session.config.option.verbose > -2 and (more := session.more_prompts()):
             terminalreporter.write_line(more)
 

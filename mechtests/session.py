@@ -16,10 +16,11 @@ from typing import Any, cast
 
 import pytest
 
-from mechtests import engine, given, judging, plan
+from mechtests import engine, given, judging, options, plan, shards
 from mechtests.case import Case
 from mechtests.claim import Claim, Declaration
 from mechtests.errors import MechtestsError, UsageError
+from mechtests.expecting import Expected
 from mechtests.measured import Measured, MeasuredModels
 from mechtests.measurement import HALVES
 from mechtests.plan import Plan
@@ -58,8 +59,14 @@ class Session:
         self.plan: Plan | None = None
         self.journal: records.Journal | None = None
         self.records: list[Record] = []
+        self.cases_judged: list[Case] = []
+        self.shard: dict[str, Json] | None = None
         self.rate = 0.0
         told = self.worker
+        file = option.mech_baseline if told is None else told["baseline"]
+        self.expected = Expected(
+            None if file is None else Path(file), named=bool(options.named_files(config))
+        )
         self.selection = Selection(
             option.mech_model or (),
             option.mech_checkpoints,
@@ -147,6 +154,8 @@ class Session:
 
     def measure(self, items: Sequence[pytest.Item], meter_for: Any) -> None:
         """Make what is missing, unless this is a replay, and open the journal."""
+        self.cases_judged = cases_of(items)
+        self.expected.check(self.cases_judged)
         self.journal = records.Journal(
             self.reports,
             {
@@ -155,6 +164,11 @@ class Session:
                 "store": self.store.url,
                 "replays": None if self.replayed is None else self.replayed["run"],
                 "models": self.selection.told(),
+                "cases": len(self.cases_judged),
+                "selection": options.selection(self.config),
+                "narrowed": options.narrowed(self.config),
+                "shard": self.shard,
+                "baseline": self.config.option.mech_baseline,
             },
             warn=self.notes.append,
         )
@@ -177,6 +191,16 @@ class Session:
         self.journal.update(
             identities=dict(self.results.identities), loads=dict(self.results.loads)
         )
+
+    def split(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+        """The tests of claims that belong to other shards of this run."""
+        index, count = shards.parse(self.config.option.mech_shard)
+        mine = [item for item in items if CASE in item.stash]
+        parts = shards.split([item.stash[CASE] for item in mine], count, self.settings)
+        of_item = list(zip(mine, parts, strict=True))
+        order = {item.nodeid: at for at, (item, part) in enumerate(of_item) if part == index}
+        self.shard = {"index": index, "of": count, "order": order}
+        return [item for item, part in of_item if part != index]
 
     def more_prompts(self) -> str:
         """What the standard profile would decide of what this one leaves open, and its cost."""
@@ -219,7 +243,12 @@ class Session:
 
     def tell_worker(self) -> dict[str, Json]:
         """What an xdist worker must know before it collects; the rest is in the file named."""
-        return {"models": self.selection.told(), "state": str(self.state)}
+        file = self.config.option.mech_baseline
+        return {
+            "models": self.selection.told(),
+            "state": str(self.state),
+            "baseline": None if file is None else str(Path(file).resolve()),
+        }
 
     @cached_property
     def state(self) -> Path:
@@ -262,7 +291,7 @@ class Judge:
         self.case = case
         self._node = request.node
         self._session = request.config.stash[SESSION]
-        self._fail_on: list[str] = request.config.option.mech_fail_on
+        self._fail_on = options.fail_on(request.config.option)
         self._dropped: dict[str, str] = {}
 
     def measured(self) -> Measured | MeasuredModels:
@@ -285,14 +314,18 @@ class Judge:
             left_out = f"left out: {'; '.join(self._dropped.values())}"
             verdict = replace(verdict, sentence=f"{verdict.sentence}; {left_out}")
         self._node.stash[VERDICT] = verdict
-        reason = judging.expectation(self.case)
-        if verdict.outcome is Outcome.HOLDS and not (reason and "changed" in self._fail_on):
+        expected = self._session.expected.of(self.case)
+        changed = expected.changed(verdict.outcome) and "changed" in self._fail_on
+        if verdict.outcome is Outcome.HOLDS and not changed:
             return
         self._node.stash[ENDED] = True
-        if reason and verdict.outcome is Outcome.REFUTED:
-            pytest.xfail(f"expected: {reason}: {verdict.sentence}")
-        if verdict.outcome is Outcome.HOLDS:
-            pytest.fail(f"changed: a refutation was expected ({reason}), {verdict}", pytrace=False)
+        if expected.excuses(verdict.outcome):
+            pytest.xfail(f"expected: {expected.reason}: {verdict.sentence}")
+        if changed:
+            what = expected.blessed or "a refutation"
+            pytest.fail(
+                f"changed: {what} was expected ({expected.reason}), {verdict}", pytrace=False
+            )
         if verdict.outcome.value in self._fail_on:
             pytest.fail(str(verdict), pytrace=False)
         pytest.skip(str(verdict))

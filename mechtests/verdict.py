@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechtests.measurement import Sample
 
 
 class Outcome(StrEnum):
@@ -61,6 +64,8 @@ class Verdict:
         parts: The verdicts a conjunction is made of.
         shown: What is reported and decides nothing: the swapped halves, ceilings.
         p_refuted: One-sided p of the other side, for Holm over the parts of a conjunction.
+        sample: The per-prompt values that the estimate is the mean of over clusters, where
+            there are some; kept beside the record, so that two runs can be compared in pairs.
     """
 
     outcome: Outcome
@@ -78,6 +83,7 @@ class Verdict:
     parts: tuple[Verdict, ...] = ()
     shown: Mapping[str, Any] = field(default_factory=dict)
     p_refuted: float | None = None
+    sample: Sample | None = field(default=None, compare=False, repr=False)
 
     def showing(self, **shown: Any) -> Verdict:
         """The same verdict with more that is reported beside it."""
@@ -86,6 +92,41 @@ class Verdict:
     def __str__(self) -> str:
         """The outcome and its sentence."""
         return f"{self.outcome}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected of a verdict, and why.
+
+    Attributes:
+        reason: Why, or None where nothing is expected.
+        blessed: The outcome a baseline has; None where there is none, and a reason is then the
+            paper's own for a refutation.
+    """
+
+    reason: str | None = None
+    blessed: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome that is expected, or None."""
+        if self.blessed is None and self.reason is not None:
+            return Outcome.REFUTED
+        return self.blessed
+
+    def excuses(self, outcome: Outcome) -> bool:
+        """Whether an outcome does not hold, and was not expected to."""
+        return outcome is not Outcome.HOLDS and outcome is self.outcome
+
+    def changed(self, outcome: Outcome) -> bool:
+        """Whether another outcome was expected.
+
+        An error is no verdict. Where the paper expects a refutation, one that is not reached
+        is no change; that the claim holds is one.
+        """
+        if self.blessed is None:
+            return self.reason is not None and outcome is Outcome.HOLDS
+        return outcome not in (self.blessed, Outcome.ERROR)
 
 
 def refuted(sentence: str) -> Verdict:

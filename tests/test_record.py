@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mechtests.claim import Claim
 from mechtests.errors import LoadError
+from mechtests.measurement import Sample
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint, schema
 from mechtests.verdict import Control, Outcome, Verdict
 
@@ -194,6 +195,40 @@ def test_only_a_refutation_is_as_expected():
     assert with_p(0.9, Outcome.REFUTED, expectation=reason).expected
     assert not with_p(0.01, Outcome.HOLDS, expectation=reason).expected
     assert not with_p(0.9, Outcome.REFUTED).expected
+
+
+EVERY = list(Outcome)
+
+
+@pytest.mark.parametrize("outcome", EVERY)
+@pytest.mark.parametrize("blessed", [each for each in EVERY if each is not Outcome.ERROR])
+def test_a_blessed_verdict_is_as_expected_or_changed_and_an_error_is_neither(outcome, blessed):
+    record = with_p(0.5, outcome, expectation="the baseline", expects=blessed)
+    assert record.expected == (outcome is blessed and outcome is not Outcome.HOLDS)
+    assert record.changed == (outcome not in (blessed, Outcome.ERROR))
+    tree = record.to_json()
+    jsonschema.Draft202012Validator(schema()).validate(tree)
+    assert Record.from_json(tree) == record
+
+
+def test_of_an_exception_the_paper_states_only_a_claim_that_holds_is_a_change():
+    changed = [each for each in EVERY if with_p(0.5, each, expectation="the paper").changed]
+    assert changed == [Outcome.HOLDS]
+    assert not with_p(0.5, Outcome.REFUTED).changed
+
+
+def test_a_record_from_before_there_were_baselines_is_read_as_one_without():
+    tree = with_p(0.9, Outcome.REFUTED, expectation="the paper").to_json()
+    del tree["expects"]
+    assert Record.from_json(tree).expects is None
+    assert Record.from_json(tree).expected
+
+
+def test_the_samples_behind_a_verdict_are_no_part_of_its_record():
+    sample = Sample(np.ones(3), np.arange(3))
+    verdict = Verdict(Outcome.HOLDS, "yes", estimate=1.0, sample=sample)
+    assert verdict == Verdict(Outcome.HOLDS, "yes", estimate=1.0)
+    assert "sample" not in record_of(verdict).to_json()
 
 
 def test_records_are_read_and_written_without_torch_numpy_or_rich():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mechtests.reporting.record import Record, RecordedCell
-from mechtests.reporting.wording import EXPECTED, UNCORRECTED, WORDS, Word, word
+from mechtests.reporting.wording import EVERY, WORDS, Word, word
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -184,8 +184,8 @@ def _legend(matrix: Matrix, blocks: Sequence[Block]) -> str:
     said = {matrix.word(row, cell.id) for row in matrix.rows for cell in matrix.cells}
     return "   ".join(
         f"{each.letter if letters else each.word} {each.meaning}"
-        for each in (*WORDS.values(), UNCORRECTED, EXPECTED, NOT_JUDGED)
-        if each in said and (letters or each is UNCORRECTED)
+        for each in (*EVERY, NOT_JUDGED)
+        if each in said and (letters or each not in (*WORDS.values(), NOT_JUDGED))
     )
 
 

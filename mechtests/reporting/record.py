@@ -11,7 +11,7 @@ from typing import Any
 from mechtests.claim import Claim
 from mechtests.errors import LoadError
 from mechtests.reporting.json_values import Json, finite, plain, whole
-from mechtests.verdict import Control, Outcome, Verdict
+from mechtests.verdict import Control, Expectation, Outcome, Verdict
 
 SCHEMA = "mechtests-record/1"
 LEVEL = 0.05  # the false discovery rate in a family (claims.md, Families)
@@ -70,7 +70,9 @@ class Record:
         nodeid: The test's id in pytest.
         reproduce: The command that reaches this verdict again.
         q: The p corrected over the family; None until ``correct``.
-        expectation: Why a refutation is expected here, or None.
+        expectation: Why a verdict is expected here, or None.
+        expects: The verdict that a baseline has here; None where there is no baseline, and an
+            expectation is then the paper's own of a refutation.
         overridden: Whether a setting from outside changed the claim's own rule.
         facts: What the measurements say of themselves, by name; the ``notes`` of each are shown.
         seconds: How long measuring and judging took.
@@ -87,6 +89,7 @@ class Record:
     reproduce: str
     q: float | None = None
     expectation: str | None = None
+    expects: Outcome | None = None
     overridden: bool = False
     facts: Mapping[str, Json] = field(default_factory=dict)
     seconds: float = 0.0
@@ -104,8 +107,13 @@ class Record:
 
     @property
     def expected(self) -> bool:
-        """Whether it is refuted where a refutation was expected."""
-        return self.expectation is not None and self.outcome is Outcome.REFUTED
+        """Whether it does not hold, and was not expected to."""
+        return Expectation(self.expectation, self.expects).excuses(self.outcome)
+
+    @property
+    def changed(self) -> bool:
+        """Whether another verdict was expected; see ``Expectation.changed``."""
+        return Expectation(self.expectation, self.expects).changed(self.outcome)
 
     @property
     def not_after_correction(self) -> bool:
@@ -158,19 +166,21 @@ class Record:
             cell=RecordedCell(**{**_known(RecordedCell, tree["cell"]), "checkpoint": checkpoint}),
             measurements=tree["measurements"],
             verdict=_verdict_from_json(tree),
-            **{name: tree[name] for name in _BESIDE if name in tree},
+            **{name: tree[name] for name in _BESIDE if name in tree and name != "expects"},
+            expects=None if tree.get("expects") is None else Outcome(tree["expects"]),
         )
 
 
 # what a record keeps beside its claim, cell and verdict, in the order it is written
 _BESIDE = (
-    "q", "expectation", "overridden", "profile", "seed", "nodeid", "reproduce", "facts", "seconds",
+    "q", "expectation", "expects", "overridden", "profile", "seed", "nodeid", "reproduce", "facts",
+    "seconds",
 )  # fmt: skip
 _OF_A_CLAIM = (
     "id", "version", "paper", "section", "says", "rule", "over", "task", "components", "family",
     "controls",
 )  # fmt: skip
-_NESTED = ("outcome", "controls", "parts", "shown")
+_NESTED = ("outcome", "controls", "parts", "shown", "sample")
 _OF_A_VERDICT = tuple(each.name for each in dataclasses.fields(Verdict) if each.name not in _NESTED)
 
 

@@ -7,14 +7,16 @@ import math
 import platform
 import subprocess
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from mechtests.errors import LoadError, UsageError
+from mechtests.reporting import samples
 from mechtests.reporting.json_values import Json, finite, plain, whole
+from mechtests.reporting.place import Place
 from mechtests.reporting.record import Record
 from mechtests.verdict import Outcome
 
@@ -107,11 +109,14 @@ class Journal:
         text = json.dumps(finite(plain(self.header)), indent=1, allow_nan=False) + "\n"
         self._keep(lambda: _replace(self.path / HEADER, text))
 
-    def append(self, record: Record) -> None:
-        """Keep a record."""
+    def append(self, record: Record, found: Sequence[Json] = ()) -> None:
+        """Keep a record, and the samples behind its estimates (``samples.kept``)."""
         self.records.append(record)
         line = json.dumps(record.to_json(), allow_nan=False) + "\n"
         self._keep(lambda: _append(self.path / RECORDS, line))
+        if found:
+            told = samples.line(Place.of(record), found)
+            self._keep(lambda: _append(self.path / samples.FILE, told))
 
     def finish(self, *, complete: bool) -> None:
         """Say when the run ended, and whether it reached all its verdicts."""
@@ -164,7 +169,7 @@ def latest(folder: Path) -> Path:
     Raises:
         UsageError: There is none.
     """
-    runs = _with_records(folder)
+    runs = all_runs(folder)
     if not runs:
         raise UsageError(
             f"the latest run: a run with records is needed, and there is none in "
@@ -182,7 +187,7 @@ def find(folder: Path, name: str) -> Path:
     for run in (Path(folder) / "runs" / name, Path(name)):
         if (run / RECORDS).is_file():
             return run
-    known = ", ".join(run.name for run in _with_records(folder)[-3:]) or "none"
+    known = ", ".join(run.name for run in all_runs(folder)[-3:]) or "none"
     raise UsageError(
         f"run {name!r}: the id or the folder of a run with records is needed; the newest in "
         f"{Path(folder) / 'runs'}: {known}"
@@ -235,7 +240,8 @@ def _lines(file: Path, warn: Warn) -> Iterator[dict[str, Json]]:
         yield tree
 
 
-def _with_records(folder: Path) -> list[Path]:
+def all_runs(folder: Path) -> list[Path]:
+    """The folders of all runs that have records, the newest last."""
     found = sorted(Path(folder).glob(f"runs/*/{RECORDS}"))
     return [records.parent for records in found if records.stat().st_size]
 

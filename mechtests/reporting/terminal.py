@@ -18,11 +18,17 @@ from mechtests.verdict import Control, Outcome
 IN_FULL = (Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.ERROR)
 IN_A_REASON = {
     wording.EXPECTED: "EXPECTED REFUTED",
+    wording.EXPECTED_OPEN: "EXPECTED INCONCLUSIVE",
+    **{
+        each: f"CHANGED TO {wording.WORDS[outcome].word}"
+        for outcome, each in wording.CHANGED.items()
+    },
     wording.UNCORRECTED: "HOLDS, NOT AFTER CORRECTION",
 }
 PLURALS = {"holds": "hold", "error": "errors"}
 COUNTED = (
-    "holds", "refuted", wording.EXPECTED.meaning, "inconclusive", "not applicable", "error",
+    "holds", "refuted", wording.EXPECTED.meaning, "inconclusive", wording.EXPECTED_OPEN.meaning,
+    "not applicable", "error",
 )  # fmt: skip
 
 
@@ -73,7 +79,7 @@ def _matrix(page: Page, matrix: Matrix) -> None:
 def _reasons(page: Page, matrix: Matrix, *, full: bool) -> None:
     for name in dict.fromkeys(row.id for row in matrix.rows):
         records = matrix.of_claim(name)
-        spoken = [record for record in records if record.outcome is not Outcome.NOT_APPLICABLE]
+        spoken = [record for record in records if _is_spoken(record)]
         if not spoken:
             continue
         claim = records[0].claim
@@ -84,6 +90,10 @@ def _reasons(page: Page, matrix: Matrix, *, full: bool) -> None:
         for record in spoken:
             _reason(page, record, _where(matrix, record), full)
         page.say("")
+
+
+def _is_spoken(record: Record) -> bool:
+    return record.outcome is not Outcome.NOT_APPLICABLE or record.changed
 
 
 def _cited(section: str) -> str:
@@ -103,7 +113,7 @@ def _not_applicable(page: Page, matrix: Matrix) -> None:
     reasons: dict[str, dict[str, None]] = {}
     for name in dict.fromkeys(row.id for row in matrix.rows):
         for record in matrix.of_claim(name):
-            if record.outcome is Outcome.NOT_APPLICABLE:
+            if not _is_spoken(record):
                 task = f" ({record.claim.task})" if matrix.several_tasks(name) else ""
                 reasons.setdefault(record.verdict.sentence, {})[name + task] = None
     if reasons:
@@ -116,7 +126,8 @@ def _not_applicable(page: Page, matrix: Matrix) -> None:
 def _reason(page: Page, record: Record, where: str, full: bool) -> None:
     word = wording.word(record)
     head = f"{IN_A_REASON.get(word, word.word)}  {where}"
-    if not (full or record.outcome in IN_FULL or record.not_after_correction):
+    in_full = record.outcome in IN_FULL or record.not_after_correction or record.changed
+    if not (full or in_full):
         page.say(f": {record.verdict.sentence}", head=head, style=word.style, at=2, then=4)
         _drawn(page, record)
         return
@@ -166,7 +177,8 @@ def _control(control: Control) -> str:
 
 def _beside(page: Page, record: Record, full: bool) -> None:
     if record.expectation is not None:
-        page.label("expected", f"a refutation: {record.expectation}")
+        expected = "a refutation" if record.expects is None else record.expects
+        page.label("expected", f"{expected}: {record.expectation}")
     if record.overridden:
         page.label("note", "a setting from outside changed the claim's own rule")
     for note in _notes(record):
@@ -233,10 +245,14 @@ def _totals(page: Page, records: Sequence[Record], path: Path | None) -> None:
         if counts[word]
     )
     verdicts = "1 verdict" if len(records) == 1 else f"{len(records)} verdicts"
+    if changed := sum(record.changed for record in records):
+        said += f"; {changed} changed"
     page.say(f"{verdicts}: {said}" if said else "no verdicts", then=2)
     if path is not None:
         page.unbroken(str(path), head="records: ")
 
 
 def _counted(record: Record) -> str:
-    return wording.EXPECTED.meaning if record.expected else wording.WORDS[record.outcome].meaning
+    word = wording.word(record)
+    as_expected = word in (wording.EXPECTED, wording.EXPECTED_OPEN)
+    return word.meaning if as_expected else wording.WORDS[record.outcome].meaning

@@ -35,7 +35,15 @@ WORDS = {
     Outcome.ERROR: Word("ERROR", "E", "bold magenta", "error"),
 }
 EXPECTED = Word("EXPECTED", "x", "cyan", "refuted, as expected")
+EXPECTED_OPEN = Word("EXPECTED?", "x?", "cyan", "inconclusive, as expected")
 UNCORRECTED = Word("HOLDS*", "H*", "green", "holds, not after correction")
+CHANGED: dict[Outcome, Word] = {
+    outcome: Word(f"{each.word}!", f"{each.letter}!", "bold red", f"{each.meaning}, changed")
+    for outcome, each in WORDS.items()
+    if outcome is not Outcome.ERROR
+}
+EVERY = (*WORDS.values(), UNCORRECTED, EXPECTED, EXPECTED_OPEN, *CHANGED.values())
+"""Every word there is, in the order of a legend."""
 SIDES = {">": "above", "<": "below", "within": "within", "=": "equal to"}
 
 _ASCII = {
@@ -46,8 +54,10 @@ _ASCII = {
 
 def word(record: Record) -> Word:
     """How a record's verdict is shown."""
-    if record.expected:
-        return EXPECTED
+    if record.changed:
+        return CHANGED[record.outcome]
+    if record.expected and record.outcome is not Outcome.NOT_APPLICABLE:
+        return EXPECTED if record.outcome is Outcome.REFUTED else EXPECTED_OPEN
     return UNCORRECTED if record.not_after_correction else WORDS[record.outcome]
 
 
