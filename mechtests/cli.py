@@ -61,6 +61,38 @@ def claims() -> None:
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="a run's id or folder")] = "latest",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="PATH.html, .md, .json or .jsonl")
+    ] = Path("report.html"),
+    before: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="compare with it; oldest first")
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="the folder of runs")] = Path(".mechtests"),
+) -> None:
+    """Write a run that was judged as a page, a summary or its records."""
+    from mechtests.reporting import history, outputs, records
+    from mechtests.store import Store
+
+    try:
+        found = records.latest(reports) if run == "latest" else records.find(reports, run)
+        header = records.header(found)
+        earlier = [records.find(reports, each) for each in before or ()]
+        outputs.write(
+            out,
+            header,
+            records.correct(records.read(found)),
+            store=Store(str(header["store"])) if header.get("store") else None,
+            history=history.of((each.name, records.read(each)) for each in earlier),
+        )
+    except (MechtestsError, ImportError, ValueError) as error:
+        typer.echo(f"mechtests report: {error}", err=True)
+        raise typer.Exit(4) from None
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.2g} MB")
+
+
+@app.command()
 def fetch(model: Annotated[str, typer.Argument(help="a model by name: smollm2-135m")]) -> None:
     """Download a model now, so that judging needs no network."""
     from mechtests.models import sources

@@ -6,21 +6,18 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from mechtests import judging
 from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError
-from mechtests.reporting import records, terminal, wording
+from mechtests.reporting import junit, outputs, records, terminal, wording
 from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
 from mechtests.session import CASE, ENDED, PASSED, SESSION, VERDICT, Session
 from mechtests.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Json = Any
 REPORT = "_mechtests"
@@ -52,6 +49,9 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     session = item.config.stash[SESSION]
     record = _record(session, item, case, verdict, report)
     setattr(report, REPORT, json.dumps(record.to_json(), allow_nan=False))
+    item.user_properties += junit.properties(record)  # pytest reads them at the tear-down
+    if report.when == "teardown":
+        report.user_properties += junit.properties(record)
 
 
 def _sentence(report: pytest.TestReport) -> str:
@@ -185,7 +185,15 @@ class Reporter:
         journal.finish(complete=done)
         self._session.records = records.correct(journal.records)
         for path in self._session.config.option.mech_report or []:
-            write_report(Path(path), self._session.records)
+            try:
+                outputs.write(
+                    Path(path),
+                    journal.header,
+                    self._session.records,
+                    store=self._session.store,
+                )
+            except MechtestsError as error:  # the verdicts stand, and pytest still says them
+                self._session.notes.append(str(error))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The claims by cells, what did not hold and why, and where the records are."""
@@ -207,14 +215,3 @@ class Reporter:
         writer.write(text if text.endswith("\n") else text + "\n")
         if session.config.option.verbose > -2 and (more := session.more_prompts()):
             terminalreporter.write_line(more)
-
-
-def write_report(path: Path, found: Sequence[Record]) -> None:
-    """Write the corrected records where ``--mech-report`` says."""
-    trees = [record.to_json() for record in found]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(trees, indent=1, allow_nan=False) + "\n", "utf-8")
-    else:
-        lines = [json.dumps(tree, allow_nan=False) for tree in trees]
-        path.write_text("".join(line + "\n" for line in lines), "utf-8")
