@@ -9,6 +9,7 @@ from mechtests import claim, matched
 from mechtests.arithmetic import (
     gates,
     heuristic_measures,
+    maps,
     measures,
     neuron_measures,
     nulls,
@@ -116,6 +117,7 @@ def test_most_important_neurons_match_a_heuristic(measured, judge):
             left_out={NAMES[op]: why for op, why in gated.reasons.items()},
             matched=ours(everything),
             types=kinds(found),
+            maps=maps.commonest(found, measured.answers),
         )
     )
 

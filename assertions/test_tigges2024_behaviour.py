@@ -163,7 +163,7 @@ def test_a_task_emerges_at_a_similar_token_count_at_every_size(measured, judge):
         {task: {name: each.onset for name, each in of.items()} for task, of in tasks.items() if of},
         measured.generator("labels"),
     )
-    curves = [each for one in mine.values() for each in one.shown]
+    curves = named_by_model(mine)
     judge(beside(verdict, control).showing(curves=curves))
 
 
@@ -203,7 +203,7 @@ def test_beyond_a_size_more_parameters_do_not_learn_a_task_sooner(measured, judg
     verdict = no_sooner_beyond(
         {name: each.onset for name, each in found.items()}, threshold[0], octaves=1.0, what=task
     )
-    curves = [each for one in found.values() for each in one.shown]
+    curves = named_by_model(found)
     judge(verdict.showing(curves=curves))
 
 
@@ -265,3 +265,12 @@ def test_all_but_the_weakest_model_end_at_similar_performance(measured, judge):
             ],
         )
     )
+
+
+def named_by_model(found):
+    """The curves of every model, each with its model's name."""
+    return [
+        {**each, "what": f"{name}: {each['what']}"}
+        for name, emerged in found.items()
+        for each in emerged.shown
+    ]

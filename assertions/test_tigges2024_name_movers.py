@@ -9,6 +9,7 @@ from mechtests.measurement import HALVES, named
 from mechtests.metrics import ablation, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
 from mechtests.rules import above, beside, matched_random, random_heads
+from mechtests.showing import prompts_shown
 from mechtests.tasks.ioi import ioi
 from mechtests.verdict import Control, not_applicable, refuted
 
@@ -113,9 +114,12 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
         movers = roles.name_movers(measured.copying, measured.effects, choose)
         if not movers:
             return not_applicable(f"no head is a name mover with effect on the {choose} half")
-        drop, random = found.sample("drop", decide), drops_of_random(decide)
         what = f"drop of name movers {named(movers)} minus that of random heads on {decide}"
-        return above(drop - sum(random[1:], random[0]) * (1 / len(random)), 0.0, what=what)
+        return above(beyond_random(decide), 0.0, what=what)
+
+    def beyond_random(decide):
+        random = drops_of_random(decide)
+        return found.sample("drop", decide) - sum(random[1:], random[0]) * (1 / len(random))
 
     def drops_of_random(decide):
         sets = int(found["draws"][HALVES.index(decide)])
@@ -133,6 +137,7 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
         stratum=STRATA[int(found["stratum"][1])],
         enumerated=bool(found["enumerated"][1]),
     )
+    worst = movers and prompts_shown("drop beyond random heads", beyond_random("evaluation"), found)
     judge(
         (beside(verdict, control) if movers else verdict).showing(
             drop=drop,
@@ -143,5 +148,6 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
             ceiling_best_heads=found.sample("drop_ceiling", "evaluation").mean,
             logit_difference=measured.effects.sample("clean", "evaluation").mean,
             replication=str(rule("evaluation", "selection")),
+            **({"prompts": worst} if movers else {}),
         )
     )

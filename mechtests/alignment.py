@@ -89,6 +89,7 @@ def permuted_labels(
         p=p,
         p_min=p_min,
         values=tuple(spreads[:DRAWS].tolist()),
+        observed=float(observed),
     )
 
 

@@ -214,6 +214,36 @@ def _usage(command: str) -> Iterator[None]:
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="a run's id or folder, or latest")] = "latest",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="PATH.html, .md, .json or .jsonl")
+    ] = Path("report.html"),
+    before: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="what an earlier run or a FILE.json said; oldest first"),
+    ] = None,
+    reports: REPORTS = None,
+) -> None:
+    """Write a run that was judged as a page, a summary or its records."""
+    from mechtests.reporting import history, outputs, records
+    from mechtests.store import Store
+
+    with _usage("report"):
+        folder = _reports(reports)
+        found = records.latest(folder) if run == "latest" else records.find(folder, run)
+        header = records.header(found)
+        outputs.write(
+            out,
+            header,
+            records.correct(records.read(found)),
+            store=Store(str(header["store"])) if header.get("store") else None,
+            history=history.before(before or (), folder),
+        )
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.2g} MB")
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="RUN, FILE.json, MODEL[@CHECKPOINT]")],
     b: Annotated[str, typer.Argument(metavar="B", help="or RUN:MODEL[@CHECKPOINT]")],

@@ -295,6 +295,7 @@ class _Session:
             prompts = prompts_of(step.need.task, self.tokenizer, self.settings)
             mine = [other for other in self.cell_plan.steps if other.run == step.run]
             self._verify("prompts", prompts.digest, mine)
+            self.store.put_texts(prompts.digest, prompts.texts)
             assert self.network is not None
             budget = int(BUDGET_SHARE * 4 * self.network.shape.parameters)
             self.tapes[step.run] = Tape(self.network, prompts, budget=max(budget, 2**26))

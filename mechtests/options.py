@@ -145,7 +145,10 @@ def _add_judging(group: pytest.OptionGroup) -> None:
         action="append",
         type=_report,
         metavar="PATH",
-        help=("also write the records to PATH.jsonl or PATH.json"),
+        help=(
+            "also write a report, repeatable: PATH.html to look at, PATH.md for a step's summary, "
+            "PATH.json or PATH.jsonl the records"
+        ),
     )
 
 
@@ -157,8 +160,8 @@ def _fail_on(given: str) -> list[str]:
 
 
 def _report(given: str) -> str:
-    if Path(given).suffix not in (".jsonl", ".json"):
-        raise argparse.ArgumentTypeError(f"writes PATH.jsonl or PATH.json, got {given}")
+    if Path(given).suffix not in (".html", ".md", ".json", ".jsonl"):
+        raise argparse.ArgumentTypeError(f"writes PATH.html, .md, .json or .jsonl, got {given}")
     return given
 
 

@@ -14,7 +14,7 @@ from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError
 from mechtests.expecting import place_of
 from mechtests.options import fail_on
-from mechtests.reporting import blessing, records, samples, terminal, wording
+from mechtests.reporting import blessing, junit, outputs, records, samples, terminal, wording
 from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
 from mechtests.session import CASE, ENDED, PASSED, SESSION, VERDICT, Session
@@ -55,6 +55,9 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     record = _record(session, item, case, verdict, report)
     setattr(report, REPORT, json.dumps(record.to_json(), allow_nan=False))
     setattr(report, SAMPLES, json.dumps(samples.kept(verdict), allow_nan=False))
+    item.user_properties += junit.properties(record)  # pytest reads them at the tear-down
+    if report.when == "teardown":
+        report.user_properties += junit.properties(record)
 
 
 def _sentence(report: pytest.TestReport) -> str:
@@ -200,7 +203,15 @@ class Reporter:
         journal.finish(complete=done and every)
         self._session.records = records.correct(journal.records)
         for path in self._session.config.option.mech_report or []:
-            write_report(Path(path), self._session.records)
+            try:
+                outputs.write(
+                    Path(path),
+                    journal.header,
+                    self._session.records,
+                    store=self._session.store,
+                )
+            except MechtestsError as error:  # the verdicts stand, and pytest still says them
+                self._session.notes.append(str(error))
         self._hold(session)
         self._bless(session, journal.header)
 
@@ -253,14 +264,3 @@ class Reporter:
             terminalreporter.write_line(line)
         if session.config.option.verbose > -2 and (more := session.more_prompts()):
             terminalreporter.write_line(more)
-
-
-def write_report(path: Path, found: Sequence[Record]) -> None:
-    """Write the corrected records where ``--mech-report`` says."""
-    trees = [record.to_json() for record in found]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(json.dumps(trees, indent=1, allow_nan=False) + "\n", "utf-8")
-    else:
-        lines = [json.dumps(tree, allow_nan=False) for tree in trees]
-        path.write_text("".join(line + "\n" for line in lines), "utf-8")

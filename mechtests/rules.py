@@ -168,6 +168,7 @@ def matched_random(
         p_min=matched.smallest_p(len(values), enumerated),
         values=tuple(values.tolist()),
         decides=decides,
+        observed=float(observed),
     )
 
 

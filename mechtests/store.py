@@ -12,6 +12,7 @@ import json
 import os
 import uuid
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,26 @@ class Store:
     def unwritten(self) -> bool:
         """Whether something is in memory only."""
         return bool(self._unwritten)
+
+    def put_texts(self, digest: str, texts: Sequence[str]) -> None:
+        """Keep prompts as text by their digest, for reports; what cannot be written is not kept."""
+        path = self._texts(digest)
+        try:
+            if not self._files.exists(path):
+                self._replace(path, json.dumps(list(texts)).encode())
+        except OSError:
+            return
+
+    def texts(self, digest: str) -> list[str] | None:
+        """Prompts as text, or None where they are not kept."""
+        try:
+            found: list[str] = json.loads(self._files.cat_file(self._texts(digest)))
+        except (OSError, ValueError):
+            return None if self._beside is None else self._beside.texts(digest)
+        return found
+
+    def _texts(self, digest: str) -> str:
+        return f"{self._root.rstrip('/')}/v{SCHEMA}/texts/{digest}.json"
 
     def copy_unwritten(self, other: Store) -> None:
         """Write into another store what could not be written into this one."""

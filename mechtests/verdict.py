@@ -33,6 +33,7 @@ class Control:
         p_min: The smallest p the draws could have given.
         values: The control's distribution or value, kept for plots.
         decides: Whether a reached control keeps the claim from holding.
+        observed: What the draws are held against, in their unit; None where there is no such one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Control:
     p_min: float | None = None
     values: tuple[float, ...] = ()
     decides: bool = True
+    observed: float | None = None
 
 
 @dataclass(frozen=True)

@@ -445,16 +445,40 @@ def test_reports_are_written_where_they_are_asked_for(project, model, tmp_path):
     assert all("q" in record for record in lines)
 
 
+def test_a_page_and_a_summary_are_written_beside_the_records(project, model, tmp_path):
+    run(
+        project,
+        f"--model={model}",
+        f"--mech-report={tmp_path}/a.html",
+        f"--mech-report={tmp_path}/a.md",
+    )
+    page, summary = ((tmp_path / f"a.{suffix}").read_text() for suffix in ("html", "md"))
+    for claim in ALL:
+        assert f'id="c-{claim}"' in page
+        assert claim in summary.replace("\\", "")
+
+
+def test_a_report_that_cannot_be_written_is_a_note_and_changes_no_exit_code(
+    project, model, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    plain = run(project, f"--model={model}")
+    result = run(project, f"--model={model}", f"--mech-report={tmp_path}/file/a.html")
+    assert result.ret == plain.ret
+    assert "cannot be written" in result.text
+
+
 def test_junit_has_the_verdicts(project, model, tmp_path):
     run(project, f"--model={model}", f"--junitxml={tmp_path}/junit.xml")
     text = (tmp_path / "junit.xml").read_text()
     assert 'failures="1"' in text
     assert 'skipped="2"' in text
     assert "claimed above 5" in text
+    assert text.count('<property name="mechtests.verdict" value=') == len(ALL)
 
 
 def test_a_report_in_a_format_that_is_not_written_is_refused(project, model):
-    result = run(project, f"--model={model}", "--mech-report=report.html")
+    result = run(project, f"--model={model}", "--mech-report=report.pdf")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert ".jsonl" in result.text
 

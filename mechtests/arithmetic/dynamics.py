@@ -297,6 +297,7 @@ def _churned(
         p_min=1 / (CHURNS + 1),
         values=tuple(draws),
         decides=decides,
+        observed=float(observed),
     )
 
 

@@ -249,6 +249,7 @@ def churn(circuits: Circuits, generator: np.random.Generator) -> Control:
         p=p,
         p_min=1 / (CHURNS + 1),
         values=tuple(draws),
+        observed=float(observed),
     )
 
 

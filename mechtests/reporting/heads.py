@@ -56,6 +56,13 @@ def lines(entry: Mapping[str, Json], *, ascii: bool, width: int = 100) -> list[s
     return [*_wrapped(said, width), *drawn, *_wrapped(below, width)]
 
 
+def rows(entry: Mapping[str, Json]) -> tuple[list[Mapping[str, Json]], int]:
+    """The heads for which there is room, in the order of ``lines``, and how many are left out."""
+    every = _rows(entry)
+    kept = _kept(every, {each[end] for each in entry["takeovers"] for end in ("from", "to")})
+    return kept, len(every) - len(kept)
+
+
 def _rows(entry: Mapping[str, Json]) -> list[Mapping[str, Json]]:
     """The heads by when they first reach the level, then by their peak, highest first."""
     level, never = entry["level"], len(entry["labels"])
