@@ -1,17 +1,25 @@
 """Can the answer be read off the residual stream linearly, and where?
 
-A multinomial logistic regression from the stream to the result, at every depth and position.
-Problems are numbered once: a feature, its label and the part it belongs to share that number,
-so that nothing can be shuffled against the other (the released script shuffled its labels anew
-for each position, and its features once).
+A linear softmax from the stream to the result, at every depth and position: the discriminant of
+classes with one covariance (Fisher 1936), which is solved and not searched for, and which needs
+one matrix for all results. Where it decides, a discriminant that may use directions of little
+variance and a logistic regression are fitted beside it, and the one that validates best counts.
 
-Source: Nikankin et al. 2025, page 4 and Figure 3 (a linear softmax; Adam for 20 epochs
-without regularization or a seed). Ours is fitted to its optimum, with an L2 penalty.
+A linear softmax can itself add: of two operands that lie side by side, each as a vector of its
+own, the result that is nearest to a sum is the largest of linear functions (2 r (a + b) - r^2),
+and so it is for differences. A probe that may use directions of any little variance does that
+even with untrained embeddings, and reads the answer where both operands have arrived, before the
+network has made it. So the map over depths is the shrunk discriminant's, which reads what has a
+fair part of the stream's variance; and the control, the probe that validates best on both operands'
+embeddings, says whether reading the answer means that the network computed it.
+
+Source: Nikankin et al. 2025, page 4 and Figure 3 (a linear softmax; Adam for 20 epochs, without
+a penalty but for that end, and without a seed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,117 +28,97 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mechtests.arithmetic.probe_labels import (
+    POSITIONS,
+    STEPS,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Hits,
+    Ids,
+    Labels,
+)
 from mechtests.arithmetic.problems import EQUALS, FIRST, SECOND, Problems
 from mechtests.errors import Undecidable
 from mechtests.metrics.effects import prompts_at_once
 from mechtests.models.network import Network
 
 Floats = NDArray[np.float64]
-Hits = NDArray[np.bool_]
 
-TRAINING, VALIDATION, TEST = 0, 1, 2
-SHARES = (0.7, 0.1, 0.2)
-PROMPTS_A_CLASS = 10
+SHRINKAGE, LENIENT = 0.1, 1e-5
+"""The part of the covariance that is taken to be the same in all directions."""
+LEAST = 1e-6
+"""Of a feature's size, what varies by less is rounding; of its variance, what classes vary by."""
 PENALTY = 1e-4
-"""Of the mean loss, times half the squared weights on features of unit variance."""
-
-STEPS = 60
-"""Iterations of L-BFGS."""
-
-POSITIONS = (FIRST, SECOND, EQUALS)
+"""Of logistic regression, in the mean loss, times half the squared weights."""
 
 
-def parts(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Which part each problem is in: 70% train, 10% choose the depth, 20% test.
+def fit(features: Tensor, labels: Labels, *, shrinkage: float = SHRINKAGE) -> Ids:
+    """What a linear discriminant, fitted on the training part, says of every problem.
 
-    Returns:
-        ``TRAINING``, ``VALIDATION`` or ``TEST``, shape ``[problem]``.
-    """
-    ends = np.cumsum(SHARES)[:-1] * count
-    rank = generator.permutation(count)
-    return np.searchsorted(ends, rank, side="right").astype(np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """The results to be read, as classes, and which part each problem is in.
-
-    Attributes:
-        number: Class of each problem, ``[problem]``; -1 where no training problem has it.
-        classes: How many there are among training problems.
-        part: ``TRAINING``, ``VALIDATION`` or ``TEST``, ``[problem]``.
-    """
-
-    number: NDArray[np.int64]
-    classes: int
-    part: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, results: NDArray[np.int64], part: NDArray[np.int64]) -> Labels:
-        """The results among training problems as classes.
-
-        Raises:
-            Undecidable: There are fewer than 10 training problems a class. That is their mean:
-                the result 0 of an addition has one problem, however many are measured.
-        """
-        known = np.unique(results[part == TRAINING])
-        trained = int((part == TRAINING).sum())
-        if trained < PROMPTS_A_CLASS * max(1, len(known)) or not (part == TEST).any():
-            raise Undecidable(
-                f"a probe needs {PROMPTS_A_CLASS} training problems for each result, got "
-                f"{trained} for {len(known)} results; measure more problems"
-            )
-        at = np.searchsorted(known, results).clip(max=len(known) - 1)
-        return cls(np.where(known[at] == results, at, -1), len(known), part)
-
-    def shuffled(self, generator: np.random.Generator) -> Labels:
-        """The same labels for other problems of the same part."""
-        number = self.number.copy()
-        for part in (TRAINING, VALIDATION, TEST):
-            mine = np.flatnonzero(self.part == part)
-            number[mine] = number[generator.permutation(mine)]
-        return Labels(number, self.classes, self.part)
-
-    def hits(self, guesses: NDArray[np.int64], part: int) -> Hits:
-        """Where guesses ``[..., problem]`` are right, of one part: ``[..., problem]``."""
-        mine = self.part == part
-        hits: Hits = guesses[..., mine] == self.number[mine]
-        return hits
-
-    @property
-    def constant(self) -> NDArray[np.int64]:
-        """The commonest training class as everybody's guess, ``[problem]``."""
-        trained = self.number[self.part == TRAINING]
-        return np.full(len(self.number), np.bincount(trained).argmax())
-
-
-def fit(features: Tensor, labels: Labels, *, penalty: float = PENALTY) -> NDArray[np.int64]:
-    """What a multinomial logistic regression, fitted on the training part, says of every problem.
-
-    Features are scaled to mean 0 and variance 1 over the training part. Fitting starts from the
-    shares of the classes, so that nothing is read before anything is learnt.
+    Features are scaled to mean 0 and variance 1 over the training part.
 
     Args:
         features: ``[problem, width]``.
         labels: Of the same problems.
-        penalty: ``PENALTY`` unless said.
+        shrinkage: From 0, the covariance within classes as it is, to 1, the same in all directions.
 
     Returns:
         Classes, ``[problem]``.
     """
-    trained = torch.from_numpy(labels.part == TRAINING)
-    mine = features[trained].float()
-    spread, mean = torch.std_mean(mine, dim=0, correction=0)
-    scale = torch.where(spread > 0, spread, torch.inf)  # a constant says nothing
-    target = torch.from_numpy(labels.number)[trained]
-    weight, bias = _optimum((mine - mean) / scale, target, labels.classes, penalty)
-    scores = torch.addmm(bias, (features.float() - mean) / scale, weight)
-    return np.asarray(scores.argmax(1).numpy(), np.int64)
+    scaled, trained, number = _scaled(features, labels)
+    weight, bias = _discriminant(scaled[trained], number, labels.classes, shrinkage)
+    return _said(scaled, weight, bias)
 
 
-def _optimum(x: Tensor, target: Tensor, classes: int, penalty: float) -> tuple[Tensor, Tensor]:
-    """Weights ``[width, class]`` and biases ``[class]`` at the least mean loss plus penalty."""
-    shares = torch.bincount(target, minlength=classes) / len(target)
+def logistic(features: Tensor, labels: Labels) -> Ids:
+    """The same of a logistic regression with a penalty; some hundred times as dear."""
+    scaled, trained, number = _scaled(features, labels)
+    return _said(scaled, *_optimum(scaled[trained], number, labels.classes))
+
+
+def best_probe(features: Tensor, labels: Labels) -> Ids:
+    """The same of the one that validates best: both discriminants, or the logistic regression."""
+    each = [
+        fit(features, labels),
+        fit(features, labels, shrinkage=LENIENT),
+        logistic(features, labels),
+    ]
+    right = [labels.hits(guesses, VALIDATION).mean() for guesses in each]
+    return each[int(np.argmax(right))]
+
+
+def _scaled(features: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled features, which of them train, and the classes of those."""
+    trained = torch.from_numpy(labels.of_part(TRAINING))
+    spread, mean = torch.std_mean(features[trained].float(), dim=0, correction=0)
+    scale = torch.where(spread > LEAST * mean.abs(), spread, torch.inf)  # a constant says nothing
+    return (features.float() - mean) / scale, trained, torch.from_numpy(labels.number)[trained]
+
+
+def _said(scaled: Tensor, weight: Tensor, bias: Tensor) -> Ids:
+    return np.asarray(torch.addmm(bias, scaled, weight).argmax(1).numpy(), np.int64)
+
+
+def _discriminant(x: Tensor, number: Tensor, classes: int, shrinkage: float) -> tuple[Tensor, ...]:
+    """Weights ``[width, class]`` and biases ``[class]`` of Gaussian classes of one covariance."""
+    count = torch.bincount(number, minlength=classes).float()
+    means = x.new_zeros(classes, x.shape[1]).index_add_(0, number, x) / count[:, None]
+    apart = x - means[number]
+    within = (apart.T @ apart).double() / len(x)
+    round_ = within.diagonal().mean().clamp(min=LEAST)
+    within = (1 - shrinkage) * within + shrinkage * round_ * torch.eye(len(within)).double()
+    weight = torch.cholesky_solve(means.T.double(), torch.linalg.cholesky(within))
+    bias = (count / count.sum()).log() - 0.5 * (means.T * weight).sum(0)
+    return weight.float(), bias.float()
+
+
+def _optimum(x: Tensor, number: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Weights ``[width, class]`` and biases ``[class]`` at the least mean loss plus penalty.
+
+    It starts from the shares of the classes, so that nothing is read before anything is learnt.
+    """
+    shares = torch.bincount(number, minlength=classes) / len(number)
     given = [x.new_zeros(x.shape[1], classes).requires_grad_(), shares.log().requires_grad_()]
     descent = torch.optim.LBFGS(
         given, max_iter=STEPS, history_size=10, line_search_fn="strong_wolfe"
@@ -138,8 +126,8 @@ def _optimum(x: Tensor, target: Tensor, classes: int, penalty: float) -> tuple[T
 
     def loss() -> Tensor:
         descent.zero_grad()
-        found = functional.cross_entropy(torch.addmm(given[1], x, given[0]), target)
-        total = found + penalty / 2 * given[0].square().sum()
+        found = functional.cross_entropy(torch.addmm(given[1], x, given[0]), number)
+        total = found + PENALTY / 2 * given[0].square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -152,72 +140,73 @@ def _optimum(x: Tensor, target: Tensor, classes: int, penalty: float) -> tuple[T
 class Probed:
     """What probes say of test problems.
 
-    Depth d is the stream behind d blocks: 0 is the embedding.
+    Depth d is the stream behind d blocks: 0 is the embedding. Positions are ``POSITIONS``.
 
     Attributes:
         problems: Which problems were tested, ``[prompt]``.
-        positions: The positions probed, counted from END.
-        hits: Whether the result was read, ``[prompt, depth, position]``.
-        validation: Accuracy on the validation part, ``[depth, position]``.
-        shuffled: As ``hits`` at "=" and its best depth, fitted to shuffled labels, ``[prompt]``.
-        operands: Whether the result was read from both operands' embeddings, ``[prompt]``.
-        constant: Whether the commonest result is right, ``[prompt]``.
-        classes: Results there are.
+        hits: Whether a discriminant reads the result, ``[prompt, depth, position]``.
+        validation: Its accuracy on the validation part, ``[depth, position]``.
+        last: Whether the best probe does at "=", at the depth that validates best, ``[prompt]``.
+        second: The same at operand 2.
+        shuffled: As ``last``, fitted to shuffled labels.
+        operands: Whether the best probe does from both operands' embeddings.
+        shrunk: As ``operands``, by the shrunk discriminant.
+        constant: Whether the commonest result is right.
     """
 
-    problems: NDArray[np.int64]
-    positions: tuple[int, ...]
+    problems: Ids
     hits: Hits
     validation: Floats
+    last: Hits
+    second: Hits
     shuffled: Hits
     operands: Hits
+    shrunk: Hits
     constant: Hits
-    classes: int
-
-    def best_depth(self, position: int) -> int:
-        """The depth that reads best at a position, on the validation part."""
-        return int(self.validation[:, self.positions.index(position)].argmax())
 
 
 def probe(
-    network: Network,
-    problems: Problems,
-    part: NDArray[np.int64],
-    generator: np.random.Generator,
-    *,
-    positions: Sequence[int] = POSITIONS,
+    network: Network, problems: Problems, labels: Labels, generator: np.random.Generator
 ) -> Probed:
-    """Read the result off the stream at every depth, and the controls.
+    """Read the result off the stream at every depth and position, and the controls.
 
     Args:
         network: The network.
         problems: Problems, as a rule of one operator.
-        part: The part each is in, from ``parts``.
+        labels: Their results as classes.
         generator: Shuffles the labels of the control.
-        positions: Where to read, counted from END; "=" among them.
 
     Raises:
-        Undecidable: There are fewer than 10 training problems a result.
+        Undecidable: Fewer than two results have training problems enough.
     """
-    labels = Labels.of(problems.result, part)
-    at, read_last = list(positions), list(positions).index(EQUALS)
-    hits, validation = [], []
-    for stream in _streams(network, problems, at):
+    if labels.classes < 2 or not all(labels.of_part(part).any() for part in (VALIDATION, TEST)):
+        raise Undecidable(
+            f"a probe needs two results with enough training problems, and problems to test them, "
+            f"got {labels.classes} results of {len(problems)} problems; measure more problems"
+        )
+    hits: list[Hits] = []
+    validation: list[Floats] = []
+    best: dict[int, Tensor] = {}
+    for stream in _streams(network, problems, list(POSITIONS)):
         guesses = np.stack([fit(each, labels) for each in stream])
+        right: Floats = labels.hits(guesses, VALIDATION).mean(-1)
+        for at in (EQUALS, SECOND):
+            place = POSITIONS.index(at)
+            if right[place] > max((before[place] for before in validation), default=-1.0):
+                best[at] = stream[place]
         hits.append(labels.hits(guesses, TEST))
-        validation.append(labels.hits(guesses, VALIDATION).mean(-1))
-        if validation[-1][read_last] >= max(each[read_last] for each in validation):
-            best = stream[read_last]
-    wrong = labels.shuffled(generator)
+        validation.append(right)
+    wrong, operands = labels.shuffled(generator), _operands(network, problems)
     return Probed(
-        np.flatnonzero(part == TEST),
-        tuple(at),
-        np.stack(hits).transpose(2, 0, 1),
-        np.stack(validation),
-        wrong.hits(fit(best, wrong), TEST),
-        labels.hits(fit(_operands(network, problems), labels), TEST),
-        labels.hits(labels.constant, TEST),
-        labels.classes,
+        problems=np.flatnonzero(labels.of_part(TEST)),
+        hits=np.stack(hits).transpose(2, 0, 1),
+        validation=np.stack(validation),
+        last=labels.hits(best_probe(best[EQUALS], labels), TEST),
+        second=labels.hits(best_probe(best[SECOND], labels), TEST),
+        shuffled=wrong.hits(best_probe(best[EQUALS], wrong), TEST),
+        operands=labels.hits(best_probe(operands, labels), TEST),
+        shrunk=labels.hits(fit(operands, labels), TEST),
+        constant=labels.hits(labels.constant, TEST),
     )
 
 
@@ -235,13 +224,13 @@ def _streams(network: Network, problems: Problems, at: list[int]) -> Iterator[Te
     for layer in range(network.shape.layers):
         name = f"resid_post.{layer}"
         with torch.no_grad():
-            parts = [
+            runs = [
                 network.run(some, start=layer, stop=layer + 1, resid=before, keep=(name,))
                 for some, before in zip(
                     torch.split(tokens, most), torch.split(resid, most), strict=True
                 )
             ]
-        resid = torch.cat([each["resid_post", layer] for each in parts])
+        resid = torch.cat([each["resid_post", layer] for each in runs])
         yield resid[:, at].transpose(0, 1).cpu()
 
 
