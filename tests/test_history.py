@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from mechtests.reporting import history
+from mechtests.reporting import baseline, history
+from mechtests.reporting.place import Place
 from tests.many_records import HOLDS, REFUTED, record_of
 
 
@@ -13,13 +15,23 @@ def test_the_history_of_a_place_is_what_each_run_said_of_it_oldest_first():
     past = history.of(
         [("one", [first]), ("two", [second]), ("other", [record_of(HOLDS, cell="b")])]
     )
-    found = past[history.place(first)]
+    found = past[Place.of(first)]
     assert [(each.label, str(each.outcome)) for each in found] == [
         ("one", "holds"),
         ("two", "refuted"),
     ]
     assert found[0].estimate == "0.62 [0.55, 0.69] attention"
     assert found[0].curves["ioi: logit difference"][1] == 0.01
+
+
+def test_a_baseline_is_a_past_too(tmp_path: Path):
+    first = record_of(REFUTED)
+    file = tmp_path / "blessed.json"
+    settings = {"profile": "quick", "seed": 0, "dtype": "float32"}
+    baseline.write(file, baseline.Baseline.of([first], {"settings": settings}))
+    [past] = history.before([str(file)], tmp_path)[Place.of(first)]
+    assert (past.label, past.outcome) == ("blessed", first.outcome)
+    assert past.estimate == "-0.31 [-0.55, -0.07]"
 
 
 def test_changed_is_another_verdict_than_the_last_by_the_same_rule():

@@ -14,6 +14,7 @@ from mechtests.reporting.entries import BRIEF, DRAWN, TOLD, WHOLE, Shown, safe, 
 from mechtests.reporting.history import History, changed
 from mechtests.reporting.matrix import Matrix, Row
 from mechtests.reporting.papers import PAPERS
+from mechtests.reporting.place import Place
 from mechtests.reporting.record import Record, RecordedCell
 from mechtests.reporting.records import in_a_family
 from mechtests.reporting.svg import element

@@ -16,7 +16,7 @@ from mechtests.reporting.history import Past
 from mechtests.reporting.record import Record
 from mechtests.reporting.records import in_a_family
 from mechtests.reporting.svg import Scale, numeral
-from mechtests.reporting.wording import EXPECTED, UNCORRECTED, WORDS, Word
+from mechtests.reporting.wording import CHANGED, EXPECTED, EXPECTED_OPEN, UNCORRECTED, WORDS, Word
 from mechtests.verdict import Control, Outcome, Verdict
 
 Json = Any
@@ -47,9 +47,15 @@ _MARKS = {
     UNCORRECTED: ("✓*", "U"),
     WORDS[Outcome.REFUTED]: ("✕", "R"),
     EXPECTED: ("⊗", "X"),
+    EXPECTED_OPEN: ("⊘", "X"),
     WORDS[Outcome.INCONCLUSIVE]: ("?", "I"),
     WORDS[Outcome.NOT_APPLICABLE]: ("–", "N"),
     WORDS[Outcome.ERROR]: ("!", "E"),
+}
+_MARKS |= {
+    word: (f"{mark}‼", kind)
+    for outcome, word in CHANGED.items()
+    for mark, kind in [_MARKS[WORDS[outcome]]]
 }
 SIGNS = {word: Sign(word.word, mark, kind, word.meaning) for word, (mark, kind) in _MARKS.items()}
 """In the order in which they are counted."""
