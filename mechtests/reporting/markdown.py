@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mechtests.reporting import sections
+from mechtests.reporting import conclusions, sections
 from mechtests.reporting.history import History, changed
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.papers import PAPERS
@@ -52,6 +52,7 @@ def render(
         _listed("Errors", _those(ordered, past, Outcome.ERROR), _why, limit // 8),
         _listed("Refuted", _those(ordered, past, Outcome.REFUTED), _why, limit // 4),
         _matrix(matrix, limit // 4),
+        _together(records, limit // 16),
         _end(header, records),
     ]
     return "\n".join(part for part in parts if part)
@@ -106,6 +107,11 @@ def _listed(title: str, records: Sequence[Record], why: Callable[[Record], str],
     lines, left = _cut((f"- {_head(record)}: {why(record)}" for record in records), limit)
     more = [f"- and {left} more, in the records"] if left else []
     return "\n".join([f"### {title} ({len(records)})", "", *lines, *more, ""])
+
+
+def _together(records: Sequence[Record], limit: int) -> str:
+    lines, _ = _cut((f"- {_text(each)}" for each in conclusions.sentences(records)), limit)
+    return "\n".join([*lines, ""]) if lines else ""
 
 
 def _cut(lines: Iterator[str], limit: int) -> tuple[list[str], int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from mechtests.reporting import conclusions
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.record import Record
 
@@ -27,6 +28,7 @@ def title(header: Mapping[str, Json], records: Sequence[Record]) -> dict[str, Js
         "when": _when(header),
         "warnings": _warnings(header, records),
         "facts": _facts(header, records),
+        "together": conclusions.sentences(records),
         "surroundings": _surroundings(header),
     }
 

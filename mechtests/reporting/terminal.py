@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mechtests.reporting import curves, heads, wording
+from mechtests.reporting import conclusions, curves, heads, wording
 from mechtests.reporting import matrix as matrices
 from mechtests.reporting.json_values import Json
 from mechtests.reporting.matrix import Matrix
@@ -62,6 +62,7 @@ def render(
             _reasons(page, matrix, full=verbosity > 0)
             _not_applicable(page, matrix)
             _families(page, records)
+            _together(page, records)
     _totals(page, records, path)
     return page.text
 
@@ -235,6 +236,14 @@ def _family(members: Sequence[Record]) -> str:
     uncorrected = sum(record.not_after_correction for record in members)
     after = f"; {uncorrected} of the holds not after correction" if uncorrected else ""
     return f"{said} (q {' to '.join(ends)}){after}"
+
+
+def _together(page: Page, records: Sequence[Record]) -> None:
+    said = conclusions.sentences(records)
+    for sentence in said:
+        page.say(sentence)
+    if said:
+        page.say("")
 
 
 def _totals(page: Page, records: Sequence[Record], path: Path | None) -> None:
