@@ -22,11 +22,13 @@ class Repo:
         folders: Commit to folder.
         branches: Revision to commit.
         refuses: HTTP status and error code for every file, or None.
+        listed: Bytes of files that are listed and not served, by name.
     """
 
     folders: dict[str, Path] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     refuses: tuple[int, str] | None = None
+    listed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -97,6 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.on_request(f"{self.command} {path}")
         self.hub.asked.append(f"{self.command} {path}")
         path = path.removeprefix("/api").removeprefix("/models").removeprefix("/datasets")
+        if path.count("/") < 3:
+            self._refuse(404, "EntryNotFound")
+            return
         owner, name, what, *rest = path.strip("/").split("/")
         repo = self.hub.repos.get(f"{owner}/{name}")
         if repo is None:
@@ -163,6 +168,7 @@ def _info(repo: Repo, name: str, commit: str) -> dict[str, Any]:
         {"rfilename": path.name, "size": path.stat().st_size, "lfs": _large(path)}
         for path in sorted(repo.folders[commit].iterdir())
     ]
+    files += [{"rfilename": name, "size": size} for name, size in repo.listed.items()]
     return {"id": name, "modelId": name, "sha": commit, "siblings": files, "tags": []}
 
 
