@@ -15,7 +15,7 @@ from mechtests.verdict import Outcome, Verdict
 from tests.planted_arithmetic import source
 from tests.shipped_claims import CLAIMS, verdict_of
 
-NEEDED = ("neurons-sparse", "heuristics-classified")
+NEEDED = ("neurons-sparse", "heuristics-classified", "knockout-beats-random")
 PROMPTS = 1_600
 
 
