@@ -124,6 +124,68 @@ def circuit(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
         raise typer.Exit(4) from None
 
 
+@app.command()
+def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
+    claim: Annotated[str, typer.Argument(help="a claim by its id")],
+    model: Annotated[str, typer.Option(help="a model, as for pytest's --model")],
+    checkpoint: Annotated[str | None, typer.Option(help="one of the model's: step1000")] = None,
+    task: Annotated[str | None, typer.Option(help="which task, of a claim over several")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="hold it against this model, or model:checkpoint")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="quick, standard or full")] = "quick",
+    seed: Annotated[int, typer.Option(help="the root of every random draw")] = 0,
+    cache: Annotated[str | None, typer.Option(help="where measurements are stored")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="never ask the network")] = False,
+) -> None:
+    """Say why a claim has its verdict: prompts, heads, margins, and what to try."""
+    import shutil
+
+    from mechtests import explaining
+    from mechtests.models import sources
+    from mechtests.reporting import explanation_page
+    from mechtests.reporting.page import encodes
+
+    try:
+        found = explaining.explain(
+            claim,
+            list(sources.parse_models([model])),
+            checkpoint=checkpoint,
+            task=task,
+            baseline=baseline,
+            profile=profile,
+            seed=seed,
+            store=cache,
+            offline=offline,
+        )
+    except MechtestsError as error:
+        typer.echo(f"mechtests explain: {error}", err=True)
+        raise typer.Exit(4) from None
+    text = explanation_page.render(
+        found,
+        width=shutil.get_terminal_size((100, 24)).columns,
+        color=sys.stdout.isatty(),
+        ascii=not encodes(sys.stdout, "→≥×"),
+    )
+    typer.echo(text, nl=False)
+
+
+@app.command()
+def methods(
+    run: Annotated[Path, typer.Argument(help="a run's folder: reports/runs/20261127-...")],
+) -> None:
+    """Write a methods paragraph of a run, and the BibTeX of the papers it judged."""
+    from mechtests.reporting import methods as paragraphs
+    from mechtests.reporting import records
+
+    try:
+        found = records.correct(records.read(run))
+        typer.echo(paragraphs.methods(found, records.header(run)), nl=False)
+    except MechtestsError as error:
+        typer.echo(f"mechtests methods: {error}", err=True)
+        raise typer.Exit(4) from None
+
+
 @app.command(name="import")
 def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CSV or JSON files")],

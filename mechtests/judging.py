@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from mechtests import measured, rules
 from mechtests.case import Case
@@ -10,6 +13,10 @@ from mechtests.errors import MechtestsError, NotApplicable, Undecidable
 from mechtests.measured import Measured, MeasuredModels
 from mechtests.results import Results
 from mechtests.verdict import Outcome, Verdict, not_applicable
+from mechtests.work import sentence
+
+Test = Callable[..., Any]
+Ready = Measured | MeasuredModels
 
 
 def prepare(case: Case, results: Results) -> Measured | MeasuredModels | Verdict:
@@ -30,6 +37,53 @@ def prepare(case: Case, results: Results) -> Measured | MeasuredModels | Verdict
         return _shut(case, results) or _read(case, results)
     except (NotApplicable, Undecidable) as reason:
         return unanswered(reason)
+
+
+class _ReachedError(BaseException):
+    """A test has judged; as ``pytest.skip`` does, this passes through ``except Exception``."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+
+def _reach(verdict: Verdict) -> None:
+    raise _ReachedError(verdict)
+
+
+def verdict_of(
+    case: Case, results: Results, test: Test, *, seen: Callable[[Ready], Ready] = lambda each: each
+) -> Verdict:
+    """What a claim's own test says of what was measured, without pytest.
+
+    Args:
+        case: The claim in its cell, series or models.
+        results: What was measured.
+        test: The test the claim was declared with.
+        seen: What the test is given in place of its measurements, to watch what it reads.
+    """
+    try:
+        ready = prepare(case, results)
+        if isinstance(ready, Verdict):
+            return ready
+        try:
+            test(measured=seen(ready), judge=_reach)
+        except _ReachedError as reached:
+            return with_left_out(reached.verdict, ready.dropped)
+        except (NotApplicable, Undecidable) as reason:
+            return with_left_out(unanswered(reason), ready.dropped)
+    except Exception as error:  # of this claim, never of those judged beside it
+        return Verdict(Outcome.ERROR, sentence(error))
+    return Verdict(
+        Outcome.ERROR,
+        f"claim {case.claim.id!r}: its test ended without a verdict; call judge(...) with one",
+    )
+
+
+def with_left_out(verdict: Verdict, dropped: Mapping[str, str]) -> Verdict:
+    """The verdict with the checkpoints or models that it is not about."""
+    if not dropped:
+        return verdict
+    return replace(verdict, sentence=f"{verdict.sentence}; left out: {'; '.join(dropped.values())}")
 
 
 def _read(case: Case, results: Results) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from mechtests.models.cell import Cell
 from mechtests.results import Results
 from mechtests.seeds import generator
 from mechtests.series import Moment
+from mechtests.watching import Watched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +92,16 @@ class Measured:
                 return int(known)
         return None
 
+    def everything(self) -> Mapping[str, Measurement | Series]:
+        """Every measurement there is, by the name the claim gave it."""
+        return dict(self._found)
+
+    def watched(self) -> Measured:
+        """The same, noting what is read of it (``watching``)."""
+        other = copy.copy(self)
+        other._found = {name: _watched(each, name) for name, each in self._found.items()}
+        return other
+
     def generator(self, purpose: str) -> np.random.Generator:
         """Random draws of this claim in this cell, for a purpose (claims.md, Seeds)."""
         seed = self._results.settings.seed
@@ -117,9 +129,22 @@ class MeasuredModels:
         """The name of the test's task, for a claim over several."""
         return str(self._case.claim.task)
 
+    def watched(self) -> MeasuredModels:
+        """The same, noting what is read of it (``watching``)."""
+        other = copy.copy(self)
+        other.models = tuple(model.watched() for model in self.models)
+        return other
+
     def generator(self, purpose: str) -> np.random.Generator:
         """Random draws of this claim on this family, for a purpose (claims.md, Seeds)."""
         return generator(self._results.settings.seed, self._case.claim.id, self._case.id, purpose)
+
+
+def _watched(found: Measurement | Series, name: str) -> Measurement | Series:
+    if isinstance(found, Series):
+        each = tuple(Watched.around(measurement, name) for measurement in found.measurements)
+        return Series(found.moments, each)
+    return Watched.around(found, name)
 
 
 def in_cell(case: Case, results: Results) -> Measured:

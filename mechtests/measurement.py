@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
+from mechtests import frames
 from mechtests.errors import MeasurementError, NotApplicable, Undecidable
 
 if TYPE_CHECKING:
@@ -171,6 +172,22 @@ class Measurement:
         means = self.mean(value, half)
         layer, head = np.unravel_index(int(np.argmax(means)), means.shape)
         return int(layer), int(head)
+
+    def to_pandas(self, *values: str) -> Any:
+        """Some values as a long pandas table, a row an index (``frames.pandas_of``).
+
+        Raises:
+            UsageError: pandas is not installed, or the values have different axes.
+        """
+        return frames.pandas_of(self, values)
+
+    def to_xarray(self) -> Any:
+        """All values as an xarray data set with their named axes (``frames.xarray_of``).
+
+        Raises:
+            UsageError: xarray is not installed, or one axis has two lengths.
+        """
+        return frames.xarray_of(self)
 
 
 class Estimate(NamedTuple):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mechtests.case import Case, located, trained
+from mechtests import filing
 from mechtests.errors import MechtestsError
 from mechtests.expecting import place_of
 from mechtests.options import fail_on
 from mechtests.reporting import blessing, junit, outputs, records, samples, terminal, wording
 from mechtests.reporting.page import encodes
-from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
+from mechtests.reporting.record import Record
 from mechtests.session import CASE, ENDED, PASSED, SESSION, VERDICT, Session
 from mechtests.verdict import Outcome, Verdict
 
@@ -27,8 +27,6 @@ Json = Any
 REPORT = "_mechtests"
 SAMPLES = "_mechtests_samples"
 
-FACTS = ("prompts", "batch", "notes", "bos", "recorded")
-"""What a record says of each measurement."""
 COLOURS = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
@@ -52,7 +50,15 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
             return
         verdict = Verdict(Outcome.ERROR, _sentence(report))
     session = item.config.stash[SESSION]
-    record = _record(session, item, case, verdict, report)
+    record = filing.record(
+        case,
+        verdict,
+        session.judged_from(),
+        nodeid=item.nodeid,
+        reproduce=_reproduce(session, item),
+        seconds=report.duration,
+        expected=session.expected.of(case),
+    )
     setattr(report, REPORT, json.dumps(record.to_json(), allow_nan=False))
     setattr(report, SAMPLES, json.dumps(samples.kept(verdict), allow_nan=False))
     item.user_properties += junit.properties(record)  # pytest reads them at the tear-down
@@ -65,77 +71,6 @@ def _sentence(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(crash.message if crash is not None else report.longreprtext)
     return text.removeprefix("mechtests.errors.").strip()
-
-
-def _record(
-    session: Session, item: pytest.Item, case: Case, verdict: Verdict, report: pytest.TestReport
-) -> Record:
-    results = session.judged_from()
-    expected = session.expected.of(case)
-    weights, facts = _facts(case, session)
-    one = not case.series
-    checkpoint = case.cell.checkpoint if one else None
-    return Record.from_verdict(
-        verdict,
-        claim=case.claim,
-        run="",
-        cell=RecordedCell(
-            id=case.id,
-            model=case.cell.model if case.claim.over != "scale" else case.id,
-            checkpoint=None
-            if checkpoint is None
-            else RecordedCheckpoint(checkpoint.label, checkpoint.step, checkpoint.tokens),
-            identity=results.identities.get(case.cell.id)
-            if one
-            else {cell.id: results.identities.get(cell.id) for cell in case.cells},
-            weights=weights if one else None,
-            dtype=session.settings.dtype,
-            device=session.settings.device,
-        ),
-        measurements={
-            name if one else f"{name} in {cell.id}": results.key(need, cell)
-            for cell in case.cells
-            if cell.id in results.identities
-            for name, need in case.claim.needs.items()
-            if need in case.needs_in(cell, shut=False)
-            and trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
-        },
-        expectation=expected.reason,
-        expects=expected.blessed,
-        overridden=bool(case.claim.task and case.claim.task in session.settings.prompts),
-        profile=session.settings.profile,
-        seed=session.settings.seed,
-        nodeid=item.nodeid,
-        reproduce=_reproduce(session, item),
-        facts=facts,
-        seconds=round(report.duration, 3),
-    )
-
-
-def _facts(case: Case, session: Session) -> tuple[str | None, dict[str, Json]]:
-    """The digest of the weights measured, and what else the measurements say of themselves.
-
-    Of several cells the last one speaks, and the notes of all.
-    """
-    results = session.judged_from()
-    weights, facts = None, {}
-    for name, need in case.claim.needs.items():
-        notes: dict[str, None] = {}
-        for cell in case.cells:
-            if need not in case.needs_in(cell, shut=False):
-                continue
-            try:
-                found = results.measurement(need, cell).facts
-            except MechtestsError:
-                continue
-            notes.update(dict.fromkeys(found.get("notes", ())))
-            if cell == case.cell:
-                if located(need, cell)[1] == cell:
-                    weights = found.get("weights", weights)
-                facts[name] = {k: found[k] for k in FACTS if k in found}
-        if name in facts and notes:
-            facts[name]["notes"] = list(notes)
-    return weights, facts
 
 
 def _reproduce(session: Session, item: pytest.Item) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +24,9 @@ from mechtests.errors import MechtestsError, UsageError
 from mechtests.expecting import Expected
 from mechtests.measured import Measured, MeasuredModels
 from mechtests.measurement import HALVES
+from mechtests.opening import Opened
 from mechtests.plan import Plan
-from mechtests.reporting import records
+from mechtests.reporting import explanation, records
 from mechtests.reporting.record import Record
 from mechtests.results import Results
 from mechtests.selection import Selection
@@ -310,9 +312,7 @@ class Judge:
     def __call__(self, verdict: Verdict) -> None:
         """Record a verdict and end the test: passed, skipped, failed or xfailed."""
         __tracebackhide__ = True
-        if self._dropped:  # checkpoints or models that the verdict is not about
-            left_out = f"left out: {'; '.join(self._dropped.values())}"
-            verdict = replace(verdict, sentence=f"{verdict.sentence}; {left_out}")
+        verdict = judging.with_left_out(verdict, self._dropped)
         self._node.stash[VERDICT] = verdict
         expected = self._session.expected.of(self.case)
         changed = expected.changed(verdict.outcome) and "changed" in self._fail_on
@@ -327,8 +327,29 @@ class Judge:
                 f"changed: {what} was expected ({expected.reason}), {verdict}", pytrace=False
             )
         if verdict.outcome.value in self._fail_on:
-            pytest.fail(str(verdict), pytrace=False)
+            pytest.fail(self._said(verdict), pytrace=False)
         pytest.skip(str(verdict))
+
+    def _said(self, verdict: Verdict) -> str:
+        """What a failing test says: the short form of its explanation."""
+        asked = self._session.selection.asked_as
+        models = ",".join(asked(model) for model in self.case.models)
+        words = ["mechtests", "explain", self.case.claim.id, f"--model={models}"]
+        at = None if self.case.series else self.case.cell.checkpoint
+        words += [] if at is None else [f"--checkpoint={at.label}"]
+        words += [f"--task={self.case.claim.task}"] if self.case.claim.task else []
+        settings, option = self._session.settings, self._session.config.option
+        words += [f"--profile={settings.profile}"] if settings.profile != "quick" else []
+        words += [f"--seed={settings.seed}"] if settings.seed else []
+        words += [f"--cache={option.mech_cache}"] if option.mech_cache else []
+        return explanation.short(self.case.claim, verdict, shlex.join(words))
+
+    @cached_property
+    def opened(self) -> Opened:
+        """The test's cell, to look into: its network, prompts and activations (``opening``)."""
+        results = self._session.judged_from()
+        offline = self._session.offline
+        return Opened(self.case.cell, results.settings, results.store, offline=offline)
 
     def finish(self) -> None:
         """Refuse a test that ended without a verdict.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mechtests.claim import ATTRIBUTE, Claim
 
@@ -32,9 +33,19 @@ def modules(name: str) -> Iterator[ModuleType]:
         yield sys.modules[full]
 
 
-def claims() -> Iterator[Claim]:
-    """Every claim that comes with the package."""
+def tests() -> Iterator[tuple[Claim, Callable[..., Any]]]:
+    """Every claim that comes with the package, with the test that judges it."""
     for module in modules("assertions"):
         for test in vars(module).values():
-            declaration = getattr(test, ATTRIBUTE, None)
-            yield from () if declaration is None else declaration.claims
+            yield from declared(test)
+
+
+def declared(test: Any) -> list[tuple[Claim, Callable[..., Any]]]:
+    """The claims a test was declared with, each with the test; none of anything else."""
+    declaration = getattr(test, ATTRIBUTE, None)
+    return [] if declaration is None else [(claim, test) for claim in declaration.claims]
+
+
+def claims() -> Iterator[Claim]:
+    """Every claim that comes with the package."""
+    return (claim for claim, _ in tests())

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from mechtests.errors import UsageError
 
 Json = Any
-Kind = Literal["hub", "folder", "gguf", "embedded", "recorded"]
+Kind = Literal["hub", "folder", "gguf", "embedded", "recorded", "object"]
 Variant = Literal["trained", "untrained"]
 
 FINAL = "final"
@@ -69,7 +69,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """Hub, folder, GGUF file, embedded in the package, or recorded without a model."""
+        """Hub, folder, GGUF file, embedded in the package, recorded without a model, an object."""
         ...
 
     def checkpoints(self, *, offline: bool) -> tuple[Checkpoint, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mechtests.errors import MechtestsError, UsageError
-from mechtests.models import embedded, recording
+from mechtests.models import adapters, embedded, recording
 from mechtests.models.cell import Source
 from mechtests.models.embedded import EmbeddedSource
 from mechtests.models.gguf import GgufSource
@@ -84,7 +84,8 @@ def resolve(name: str, *, cache: Path | None = None) -> Source:
         name: An embedded model (``sprout-1m``), ``recorded:NAME``, a short name
             (``pythia-160m``), a hub id (``owner/name``), a ``.gguf`` file, a model's folder, a
             folder of ``stepN/`` or ``checkpoint-N/`` folders, or a ``models--owner--name``
-            folder of a hub cache. A folder that is called like a short name is written
+            folder of a hub cache; or one of these with an adapter's folder after a plus
+            (``sprout-1m+./adapter``). A folder that is called like a short name is written
             ``./name``; before a hub id, an existing path goes first.
         cache: Where fetched files and digests are kept; None keeps nothing and fetches into
             the user's cache folder.
@@ -97,6 +98,9 @@ def resolve(name: str, *, cache: Path | None = None) -> Source:
     path = Path(name).expanduser()
     if path.exists():
         return _at_path(path.absolute(), cache)
+    base, plus, adapter = name.partition(adapters.SEPARATOR)
+    if plus and base and adapter:
+        return adapters.resolve(resolve(base, cache=cache), adapter, cache)
     if _looks_like_a_path(name):
         raise UsageError(f"model {name}: there is no such file or folder")
     if _HUB_ID.fullmatch(name):

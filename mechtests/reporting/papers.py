@@ -77,3 +77,9 @@ PAPERS = {
     )
 }
 """Those of the claims that come with mechtests; the sanity claims are of no paper."""
+
+TOOL = """@software{{mechtests,
+  title   = {{mechtests: a regression test harness for the mechanisms of language models}},
+  author  = {{The mechtests authors}},
+  version = {{{version}}}
+}}"""

@@ -1,0 +1,127 @@
+"""Samples that know what they are made of, and rules that are watched without knowing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mechtests import statistics
+from mechtests.measurement import Measurement, Sample
+from mechtests.rules import above
+from mechtests.watching import Traced, Watched, look, looking, rows_of
+
+VALUES = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
+
+
+def measurement(**more: Any) -> Measurement:
+    return Measurement(
+        name="made.up",
+        values={"effect": VALUES, "clean": VALUES[:, 0, 0], **more},
+        axes={"effect": ("prompt", "layer", "head"), "clean": ("prompt",)},
+        units={"effect": "logits", "clean": "logits"},
+        cluster=np.array([0, 0, 1, 1, 2, 2, 3, 3]),
+        template=np.zeros(8, dtype=np.int64),
+        half=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    )
+
+
+def watched(**more: Any) -> Watched:
+    made = Watched.around(measurement(**more), "effects")
+    assert isinstance(made, Watched)
+    return made
+
+
+def rebuilt(sample: Traced, whole: Measurement) -> np.ndarray[Any, Any]:
+    """The sample's values from its parts and rows alone."""
+    total = np.zeros(len(sample))
+    for part in sample.parts:
+        array = np.asarray(whole[part.value], dtype=np.float64)[sample.rows]
+        for index in part.heads or [part.index]:
+            total += part.factor * array[(slice(None), *index)]
+    return total
+
+
+TERMS = st.sampled_from(["one", "two", "sum", "clean"])
+STEPS = st.lists(
+    st.tuples(st.sampled_from("+-*n"), TERMS, st.floats(-3, 3).filter(lambda x: abs(x) > 0.01)),
+    max_size=8,
+)
+
+
+@given(TERMS, STEPS)
+def test_a_sample_is_the_sum_of_its_parts_however_it_is_made(first: str, steps: Any) -> None:
+    whole = watched()
+    samples = {
+        "one": whole.sample("effect", "evaluation", 0, 1),
+        "two": whole.sample("effect", "evaluation", 1, 2),
+        "sum": whole.sum_over("effect", [(0, 0), (1, 1)], "evaluation"),
+        "clean": whole.sample("clean", "evaluation"),
+    }
+    sample: Any = samples[first]
+    for step, name, factor in steps:
+        if step == "*":
+            sample = factor * sample
+        elif step == "n":
+            sample = -sample
+        else:
+            sample = sample + samples[name] if step == "+" else sample - samples[name]
+    assert isinstance(sample, Traced)
+    np.testing.assert_allclose(sample.values, rebuilt(sample, measurement()), atol=1e-9)
+
+
+def test_watching_changes_no_value() -> None:
+    plain, seen = measurement(), watched()
+    for half in ("selection", "evaluation", None):
+        one, other = (m.sample("effect", half, 1, 0) for m in (plain, seen))
+        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.cluster, other.cluster)
+        np.testing.assert_array_equal(plain.mean("effect", half), seen.mean("effect", half))
+    assert plain.strongest("effect", "selection") == seen.strongest("effect", "selection")
+    assert above(plain.sample("clean"), 0.0, what="x") == above(seen.sample("clean"), 0.0, what="x")
+
+
+def test_it_notes_which_values_are_read_and_no_other() -> None:
+    seen = watched(spare=VALUES)
+    seen.mean("effect", "selection")
+    assert list(seen.read) == ["effect"]
+    seen.sample("clean")
+    assert list(seen.read) == ["effect", "clean"]
+
+
+def test_what_a_rule_looks_at_is_noted_only_while_somebody_is_watching() -> None:
+    sample = measurement().sample("clean")
+    with looking() as first:
+        above(sample, 0.0, what="x")
+        with looking() as second:
+            statistics.summary(sample)
+        look(sample)
+    assert (len(first), len(second)) == (2, 1)
+    assert first[0] is sample
+    above(sample, 0.0, what="x")
+    assert len(first) == 2
+
+
+def test_rows_are_known_by_trace_by_half_and_by_pairs() -> None:
+    seen = watched()
+    traced = seen.sample("clean", "evaluation") - seen.sample("effect", "evaluation", 0, 0)
+    name, rows = rows_of(traced, []) or ("", np.array([]))
+    assert (name, rows.tolist()) == ("effects", [2, 3, 6, 7])
+    plain = measurement().sample("clean", "evaluation")
+    name, rows = rows_of(plain, [seen]) or ("", np.array([]))
+    assert (name, rows.tolist()) == ("effects", [2, 3, 6, 7])
+    pairs = watched(prompt=np.array([4, 5, 7]))
+    of_pairs = Sample(np.zeros(2), np.array([7, 4]))
+    name, rows = rows_of(of_pairs, [pairs]) or ("", np.array([]))
+    assert rows.tolist() == [7, 4]
+    assert rows_of(Sample(np.zeros(2), np.array([90, 91])), [seen]) is None
+
+
+def test_a_number_that_is_added_is_no_part() -> None:
+    sample = watched().sample("clean") - 1.0
+    assert isinstance(sample, Traced)
+    assert len(sample.parts) == 1
+    assert sample.mean == pytest.approx(float(VALUES[:, 0, 0].mean()) - 1.0)
