@@ -2,8 +2,8 @@
 
 A heuristic neuron is at work on a prompt when a heuristic that it matches holds for the prompt.
 
-Source: Nikankin et al. 2025, page 8. Where we differ: as many neurons of the same layers and
-attribution that match no heuristic are the control, and logits are centred.
+Source: Nikankin et al. 2025, page 8. Where we differ: as many neurons of the same attribution that
+match no heuristic are the control (``partners``), and logits are centred.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechtests.arithmetic.heuristics import Heuristic, Mask, associated
+from mechtests.arithmetic.libraries import library
 from mechtests.arithmetic.logit_lens import value_logits
+from mechtests.arithmetic.matching import matched, result_sets, scores
+from mechtests.arithmetic.partners import Classified, widened
 from mechtests.arithmetic.problems import Problems
+from mechtests.matched import STRATA
 from mechtests.metrics.effects import prompts_at_once
+from mechtests.tasks.arithmetic import DIVISION
 from mechtests.tasks.prompts import Ids
 
 if TYPE_CHECKING:
@@ -26,54 +31,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, eq=False)
-class Classified:
-    """Some neurons of a layer, and which heuristics each matches.
-
-    Attributes:
-        layer: The layer.
-        neurons: Their numbers, shape ``[neuron]``.
-        matches: Shape ``[neuron, heuristic]``; those that match none are what controls are
-            drawn from.
-        attribution: What each is attributed, shape ``[neuron]``.
-    """
-
-    layer: int
-    neurons: Ids
-    matches: Mask
-    attribution: Floats
-
-    def at_work(self, held: Mask) -> Mask:
-        """Which neurons match a heuristic that holds for which prompts, ``[prompt, neuron]``.
-
-        Args:
-            held: Which heuristics hold for which prompts, shape ``[prompt, heuristic]``.
-        """
-        found: Mask = held.astype(np.float32) @ self.matches.T.astype(np.float32) > 0
-        return found
-
-    def controls(self, working: Mask) -> Mask:
-        """As many neurons without a heuristic on each prompt, the nearest in attribution.
-
-        Each of a prompt's neurons has another partner, such that the differences of attribution
-        add up to as little as possible; where there are fewer partners, some have none.
-
-        Args:
-            working: The neurons at work, shape ``[prompt, neuron]``.
-
-        Returns:
-            Shape ``[prompt, neuron]``.
-        """
-        from scipy.optimize import linear_sum_assignment
-
-        pool = np.flatnonzero(~self.matches.any(1))
-        apart = np.abs(self.attribution[:, None] - self.attribution[pool])
-        found = np.zeros_like(working)
-        for chosen, mine in zip(found, working, strict=True):
-            _, partners = linear_sum_assignment(apart[mine])
-            chosen[pool[partners]] = True
-        return found
+MEMORY = 1_000_000_000
+"""Bytes of activations that are held at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +43,10 @@ class Contributions:
         count: Neurons with at least one heuristic that holds, each counted once.
         contribution: What they add to the logit of the right answer, in logits.
         control: What the control's neurons add.
-        controls: How many these are: ``count``, or fewer where a layer has no more.
-        attribution: The mean attribution of the heuristic neurons; NaN where there is none.
-        control_attribution: That of the control's.
+        controls: How many these are: ``count``, or fewer where there are no more.
+        attribution: What the heuristic neurons are attributed together, in logits.
+        control_attribution: What the control's are.
+        stratum: What the control is matched in, as a place in ``matched.STRATA``.
     """
 
     count: Ids
@@ -95,6 +55,7 @@ class Contributions:
     controls: Ids
     attribution: Floats
     control_attribution: Floats
+    stratum: Ids
 
     def __len__(self) -> int:
         """How many prompts there are."""
@@ -131,7 +92,9 @@ def contributions(
 ) -> Contributions:
     """What heuristic neurons add to the right answer's logit at "=", beside their controls.
 
-    Direct and indirect heuristics count alike, as in the paper.
+    Direct and indirect heuristics count alike, as in the paper. The controls' stratum is the
+    first of ``matched.STRATA`` in which they are not ``lacking`` on these problems, which their
+    numbers and attributions decide and not what they add; else the last.
 
     Args:
         network: The network.
@@ -139,26 +102,15 @@ def contributions(
         classified: The neurons of each layer, no layer twice.
         heuristics: What the columns of ``matches`` are.
     """
-    held = _held(problems, heuristics)
+    stratum, sides = widened(classified, _held(problems, heuristics))
     effects = direct_effects(network, problems, {each.layer: each.neurons for each in classified})
-    parts: list[list[Any]] = []
-    for each in classified:
-        working, added = each.at_work(held), effects[each.layer]
-        parts.extend(
-            [chosen.sum(1), (chosen * added).sum(1), chosen @ each.attribution]
-            for chosen in (working, each.controls(working))
-        )
-    of_all = np.array(parts, np.float64).reshape(len(classified), 2, 3, len(problems)).sum(0)
-    (many, added, attributed), (many_controls, added_controls, attributed_controls) = of_all
-    with np.errstate(invalid="ignore"):
-        return Contributions(
-            many.astype(np.int64),
-            added,
-            added_controls,
-            many_controls.astype(np.int64),
-            attributed / many,
-            attributed_controls / many_controls,
-        )
+    added = sides.added([effects[each.layer] for each in classified])
+    (count, many), (attribution, control_attribution) = sides.count, sides.attribution
+    at = np.full(len(problems), STRATA.index(stratum), np.int64)
+    return Contributions(count, added[0], added[1], many, attribution, control_attribution, at)
+
+
+# ---------------------------------------------------------------- the network
 
 
 def direct_effects(
@@ -177,22 +129,72 @@ def direct_effects(
     Returns:
         Shape ``[prompt, neuron]`` each.
     """
+    answers, which = np.unique(problems.answer, return_inverse=True)
+    found: dict[int, Floats] = {}
+    for layer, post in _activations(network, problems, neurons).items():
+        lens = value_logits(network, layer, neurons[layer].tolist(), answers.tolist())
+        found[layer] = post.astype(np.float64) * lens[which]
+    return found
+
+
+def without_heuristic(
+    network: Network, problems: Problems, neurons: Mapping[int, Ids]
+) -> dict[int, Mask]:
+    """Which neurons match no heuristic whatever, by layer, shape ``[neuron]`` each.
+
+    Single values and three fixed digits count as heuristics here: a neuron that knows one
+    operand is no neuron without a heuristic. Of divisions, the neurons of each layer propose
+    sets of results of their own.
+
+    Args:
+        network: The network.
+        problems: All that are at hand of one operator, each once.
+        neurons: The neurons of each layer.
+    """
+    operator = int(problems.operator[0])
+    numbers = problems.first, problems.second, problems.result
+    alone = library(operator, *numbers)
+    _, at = np.unique(problems.result, return_index=True)
+    gated = network.blocks[0].mlp_gate is not None
+    found: dict[int, Mask] = {}
+    for some in _together(neurons, len(problems)):
+        for layer, acts in _activations(network, problems, some).items():
+            tokens = problems.answer[at].tolist()
+            lens = value_logits(network, layer, some[layer].tolist(), tokens)
+            named = alone
+            if operator == DIVISION:
+                named = library(operator, *numbers, sets=result_sets(acts, alone, lens))
+            matches = matched(scores(acts, named, lens=lens, gated=gated))
+            found[layer] = np.asarray(~matches.any(1), bool)
+    return found
+
+
+def _together(neurons: Mapping[int, Ids], prompts: int) -> list[dict[int, Ids]]:
+    """Layers whose activations fit into memory together."""
+    size = 4 * max(prompts * max(map(len, neurons.values()), default=1), 1)
+    many, layers = max(1, MEMORY // size), list(neurons)
+    return [
+        {layer: neurons[layer] for layer in layers[start : start + many]}
+        for start in range(0, len(layers), many)
+    ]
+
+
+def _activations(
+    network: Network, problems: Problems, neurons: Mapping[int, Ids]
+) -> dict[int, NDArray[np.float32]]:
+    """What neurons are at "=", by layer, shape ``[prompt, neuron]`` each."""
     import torch
 
-    answers, which = np.unique(problems.answer, return_inverse=True)
-    lens = {
-        at: value_logits(network, at, n.tolist(), answers.tolist()) for at, n in neurons.items()
-    }
     sites = [f"post.{layer}@end" for layer in neurons]
     most = prompts_at_once(network.shape, problems.tokens.shape[1] * network.shape.layers)
-    found: dict[int, list[Floats]] = {layer: [] for layer in neurons}
+    found: dict[int, list[NDArray[np.float32]]] = {layer: [] for layer in neurons}
     for start in range(0, len(problems), most):
         tokens = torch.from_numpy(problems.tokens[start : start + most]).to(network.device)
         with torch.no_grad():
             run = network.run(tokens, keep=sites, stop=max(neurons, default=0) + 1)
         for layer, numbers in neurons.items():
-            post = run["post@end", layer].double().cpu().numpy()[:, numbers]
-            found[layer].append(post * lens[layer][which[start : start + most]])
+            post = run["post@end", layer][:, torch.from_numpy(numbers)]
+            found[layer].append(post.float().cpu().numpy())
     return {layer: np.concatenate(each) for layer, each in found.items()}
 
 

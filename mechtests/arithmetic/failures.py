@@ -6,29 +6,30 @@ are alike: what holds for a prompt is a function of its operands, and failures h
 
 Source: Nikankin et al. 2025, page 8 and Figure 9, whose correct and incorrect prompts are any,
 and whose contributions are against nothing. Where we differ: prompts are matched, as many neurons
-of the same layers and attribution that match no heuristic are the control, and logits are centred.
+of the same attribution that match no heuristic are the control, and logits are centred.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mechtests import margins, statistics
 from mechtests.arithmetic.contributions import Contributions
+from mechtests.arithmetic.partners import lacking
 from mechtests.arithmetic.problems import Problems
+from mechtests.arithmetic.reading import of_units
 from mechtests.errors import NotApplicable, UsageError
+from mechtests.matched import STRATA
 from mechtests.measurement import Sample
 from mechtests.rules import beside, value_control
 from mechtests.tasks.arithmetic import NAMES
 from mechtests.tasks.prompts import Ids
 from mechtests.verdict import Control, Outcome, Verdict
-
-if TYPE_CHECKING:
-    pass
 
 Floats = NDArray[np.float64]
 
@@ -37,11 +38,6 @@ FEWER = 0.05
 """Of the mean count: so many fewer neurons on failed prompts are still not fewer."""
 BINS = 5
 FEWEST_PAIRS = 100
-SHORT = 0.2
-"""Where the control has too few neurons on a larger share of prompts, it cannot tell."""
-MATCHED = 0.5
-"""Nor where its mean attribution is below this part of the heuristic neurons': what hardly touches
-the answer tells a failure from nothing. Neurons without a heuristic often have a tenth."""
 
 
 # ---------------------------------------------------------------- pairs of prompts
@@ -98,7 +94,10 @@ def pairs(
         generator: The source of the pairing.
         bins: Of each variable.
         fewest: So many pairs are needed.
-        most: No more pairs than these are kept, at random.
+        most: No more pairs than these are kept.
+
+    Returns:
+        Pairs in a random order, so that the first of them are a random draw.
 
     Raises:
         UsageError: The prompts are not of one operator.
@@ -115,9 +114,7 @@ def pairs(
             f"answer in the same bins, of {len(correct)} correct and {len(incorrect)} incorrect "
             f"ones, and {fewest} are needed; take more prompts, or a model that fails more"
         )
-    if most is None or len(found) <= most:
-        return found
-    kept = np.sort(generator.permutation(len(found))[:most])
+    kept = generator.permutation(len(found))[:most]
     return MatchedPairs(found.correct[kept], found.incorrect[kept], found.stratum[kept])
 
 
@@ -170,8 +167,8 @@ def weaker(correct: Contributions, incorrect: Contributions, *, margin: float = 
     """Whether heuristic neurons add less to the right answer where the model fails.
 
     The AUC within pairs (``wins``) is above 0.7, by Clopper-Pearson as for any proportion, and
-    above that of the control, pair by pair. It does not hold where the control cannot tell: too
-    few neurons on over a fifth of the prompts, or less than half of the attribution.
+    above that of the control, pair by pair. It does not hold where the control cannot tell
+    (``partners.lacking``): there are no alternative sets then.
 
     Args:
         correct: Of the pairs' correct prompts, in the order of the pairs.
@@ -183,36 +180,35 @@ def weaker(correct: Contributions, incorrect: Contributions, *, margin: float = 
     verdict = margins.above(
         auc, margin, what="AUC of contributions, correct against incorrect", kind="proportion"
     )
+    widest = _strata_of(correct, incorrect)
+    name = f"count- and attribution-matched neurons without a heuristic, by {widest}"
     more = margins.above(auc - control, 0.0, what=f"AUC minus theirs ({control.mean:.2f})")
-    heuristic, matched = (
-        _means(getattr(correct, name), getattr(incorrect, name))
-        for name in ("attribution", "control_attribution")
+    verdict, more = (of_units(each, "pairs") for each in (verdict, more))
+    told = beside(verdict, value_control(name, more)).showing(
+        **{each: _means(correct, incorrect, each) for each in SHOWN}, stratum=widest
     )
-    told = beside(verdict, value_control("count- and attribution-matched neurons", more)).showing(
-        contribution=_means(correct.contribution, incorrect.contribution),
-        control=_means(correct.control, incorrect.control),
-        attribution=heuristic,
-        control_attribution=matched,
-    )
-    short = np.r_[correct.controls < correct.count, incorrect.controls < incorrect.count].mean()
-    if told.outcome is not Outcome.HOLDS:
+    why = lacking(*(np.r_[getattr(correct, n), getattr(incorrect, n)] for n in DECIDES))
+    if told.outcome is not Outcome.HOLDS or not why:
         return told
-    if short > SHORT:
-        why = f"on {short:.0%} of the prompts a layer has fewer neurons without a heuristic"
-    elif sum(matched.values()) < MATCHED * sum(heuristic.values()):
-        middle, other = (sum(each.values()) / 2 for each in (heuristic, matched))
-        why = f"its neurons are attributed {other:.2g} on average, heuristic ones {middle:.2g}"
-    else:
-        return told
-    sentence = f"{told.sentence}; the control cannot tell: {why}"
+    sentence = f"{verdict.sentence}; no alternative sets by {widest}: {why}"
     return replace(told, outcome=Outcome.INCONCLUSIVE, sentence=sentence)
+
+
+SHOWN = ("contribution", "control", "count", "attribution", "control_attribution")
+DECIDES = ("count", "controls", "attribution", "control_attribution")
+
+
+def _strata_of(*sides: Contributions) -> str:
+    """What controls are matched in, in words: operators need not have the same stratum."""
+    found = sorted({int(at) for each in sides for at in each.stratum})
+    return " or ".join(STRATA[at] for at in found)
 
 
 def not_fewer(
     correct: Ids,
     incorrect: Ids,
     *,
-    unmatched: tuple[Ids, Ids] | None = None,
+    unmatched: Sequence[tuple[Ids, Ids]] = (),
     share: float = FEWER,
 ) -> Verdict:
     """Whether no fewer heuristic neurons are at work where the model fails.
@@ -223,8 +219,8 @@ def not_fewer(
     Args:
         correct: Counts on the pairs' correct prompts, shape ``[pair]``.
         incorrect: On their incorrect ones.
-        unmatched: Counts on all correct and on all incorrect prompts, which are shown: what
-            operands alone do to the count.
+        unmatched: Counts on all correct and on all incorrect prompts of each operator, whose
+            mean difference is shown: what operands alone do to the count.
         share: See above.
 
     Raises:
@@ -241,8 +237,8 @@ def not_fewer(
         f"heuristic neurons on incorrect minus correct prompts: "
         f"{margins.spoken(found.mean, found.interval(), 0.0)}, of {mean.mean:.3g} on average"
     )
-    verdict = replace(contrast, sentence=f"{said}; {contrast.sentence}")
-    return verdict if unmatched is None else beside(verdict, _without_matching(*unmatched))
+    verdict = of_units(replace(contrast, sentence=f"{said}; {contrast.sentence}"), "pairs")
+    return beside(verdict, _without_matching(unmatched)) if unmatched else verdict
 
 
 def _refuse_unpaired(correct: NDArray[Any], incorrect: NDArray[Any]) -> None:
@@ -253,12 +249,14 @@ def _refuse_unpaired(correct: NDArray[Any], incorrect: NDArray[Any]) -> None:
         )
 
 
-def _without_matching(correct: Ids, incorrect: Ids) -> Control:
-    apart = float(incorrect.mean() - correct.mean())
+def _without_matching(counts: Sequence[tuple[Ids, Ids]]) -> Control:
+    """The mean over operators, since failures of another operator are no other operands."""
+    apart = float(np.mean([incorrect.mean() - correct.mean() for correct, incorrect in counts]))
+    right, wrong = (sum(len(each[side]) for each in counts) for side in (0, 1))
     return Control(
         "prompts without matching",
-        f"prompts without matching: {apart:.3g} on incorrect minus correct ones, over "
-        f"{len(correct)} correct and {len(incorrect)} incorrect prompts",
+        f"prompts without matching: {apart:.3g} on incorrect minus correct ones, over {right} "
+        f"correct and {wrong} incorrect prompts",
         reached=False,
         values=(apart,),
         decides=False,
@@ -269,11 +267,8 @@ def _sample(values: NDArray[Any]) -> Sample:
     return Sample(np.asarray(values, np.float64), np.arange(len(values)), "neurons")
 
 
-def _means(
-    one: Floats, other: Floats, names: tuple[str, str] = ("correct", "incorrect")
-) -> dict[str, float]:
-    """Means of what is there of both."""
-    means = [
-        float(each[np.isfinite(each)].mean()) if len(each) else np.nan for each in (one, other)
-    ]
-    return dict(zip(names, means, strict=True))
+def _means(correct: Contributions, incorrect: Contributions, name: str) -> dict[str, float]:
+    return {
+        "correct": float(getattr(correct, name).mean()),
+        "incorrect": float(getattr(incorrect, name).mean()),
+    }
