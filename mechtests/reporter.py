@@ -89,9 +89,9 @@ def _record(
             name if one else f"{name} in {cell.id}": results.key(need, cell)
             for cell in case.cells
             if cell.id in results.identities
-            for name, need in case.claim.needs.items()
-            if need in case.needs_in(cell, shut=False)
-            and trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
+            for name, need in case.named_in(cell).items()
+            if trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
+            and (need.final is None or trained(need.final).id in results.identities)
         },
         expectation=judging.expectation(case),
         overridden=bool(case.claim.task and case.claim.task in session.settings.prompts),
@@ -111,10 +111,10 @@ def _facts(case: Case, session: Session) -> tuple[str | None, dict[str, Json]]:
     """
     results = session.judged_from()
     weights, facts = None, {}
-    for name, need in case.claim.needs.items():
+    for name in case.claim.needs:
         notes: dict[str, None] = {}
         for cell in case.cells:
-            if need not in case.needs_in(cell, shut=False):
+            if (need := case.named_in(cell).get(name)) is None:
                 continue
             try:
                 found = results.measurement(need, cell).facts
