@@ -90,7 +90,8 @@ class Case:
     def needs_in(self, cell: Cell, *, shut: bool) -> tuple[Need, ...]:
         """What is measured for one of its cells.
 
-        Controls in an untrained cell are made once a model, for its last cell.
+        Controls in an untrained cell are made once a model, for its last cell, and so is what
+        measurements of all its cells start from in the last one.
 
         Args:
             cell: One of ``cells``.
@@ -101,7 +102,18 @@ class Case:
         last = cell == self.final(cell)
         if shut:
             return self.gate_needs if last else ()
-        return tuple(need for need in self.needs if last or need.cell == "here")
+        return tuple(
+            need.of_series(self.final(cell)) for need in self.needs if last or need.cell == "here"
+        )
+
+    def named_in(self, cell: Cell) -> dict[str, Need]:
+        """What the claim reads in one of its cells, by the name it is declared under."""
+        final = self.final(cell)
+        return {
+            name: need.of_series(final)
+            for name, need in self.claim.needs.items()
+            if not self.lacks and (need.cell == "here" or cell == final)
+        }
 
 
 def trained(cell: Cell) -> Cell:
@@ -119,10 +131,13 @@ def located(need: Need, cell: Cell) -> tuple[Need, Cell]:
     """What is measured for a need of a test in ``cell``, and in which cell.
 
     The untrained cell is step 0 of the same model, or else the same configuration freshly
-    initialised (claims.md, Seeds).
+    initialised (claims.md, Seeds). In the final cell of a series what starts from the final cell
+    starts from its own.
     """
+    if need.cell == "final":
+        return need.here(), need.final or cell
     if need.cell == "here":
-        return need, cell
+        return (need if need.final != cell else need.here()), cell
     first = step_zero(cell.source)
     if first is None:
         return need, replace(cell, variant="untrained")

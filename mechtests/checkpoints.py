@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mechtests.errors import MeasurementError, NotApplicable
 from mechtests.margins import Kind
@@ -20,10 +20,12 @@ class Series:
     Attributes:
         moments: Where in training each was made.
         measurements: What was measured there.
+        left_out: Checkpoints at which it does not apply, with the reason, by their label.
     """
 
     moments: tuple[Moment, ...]
     measurements: tuple[Measurement, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many checkpoints there are."""

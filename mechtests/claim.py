@@ -50,6 +50,9 @@ class Claim:
         components: Words of the mechanism (``"name-mover"``), keywords for ``-k``.
         gate: The behaviour that must be there first, or None.
         needs: What is measured, by the name the test reads it under.
+        where_applicable: Those of them whose series may lack checkpoints: where a measurement does
+            not apply (no operator of arithmetic is gated, ...) it is left out of the series, which
+            names it. Without, one such checkpoint makes the whole series not applicable.
         controls: Where the claim must not hold, in words.
         family: Which verdicts are corrected together; the id unless said.
         exceptions: Model name pattern -> the paper's own reason to expect a refutation.
@@ -65,6 +68,7 @@ class Claim:
     components: tuple[str, ...] = ()
     gate: Gate | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)
+    where_applicable: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     family: str = ""
     exceptions: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +107,7 @@ def claim(  # noqa: PLR0913  (a claim's parts are its vocabulary; all are keywor
     components: Sequence[str] = (),
     gate: Gate | Callable[[Any], Gate] | None = None,
     needs: Mapping[str, Any] | Callable[[Any], Mapping[str, Any]],
+    where_applicable: Sequence[str] = (),
     controls: Sequence[str] = (),
     family: str = "",
     exceptions: Mapping[str, str] | None = None,
@@ -113,7 +118,8 @@ def claim(  # noqa: PLR0913  (a claim's parts are its vocabulary; all are keywor
     is as many tests; its ``gate`` and ``needs`` are then functions of the task.
 
     Raises:
-        UsageError: The id has no paper, ``over`` is unknown, or nothing is needed.
+        UsageError: The id has no paper, ``over`` is unknown, nothing is needed, or what may lack
+            checkpoints is not among the needs.
     """
     where = f"claim {id!r}"
     if "." not in id:
@@ -138,7 +144,10 @@ def claim(  # noqa: PLR0913  (a claim's parts are its vocabulary; all are keywor
                         task=None if each is None else each.name,
                         components=tuple(components),
                         gate=gate(each) if tasks and callable(gate) else gate,  # type: ignore[arg-type]
-                        needs=_checked(where, needs(each) if callable(needs) else needs),
+                        needs=_checked(
+                            where, needs(each) if callable(needs) else needs, where_applicable
+                        ),
+                        where_applicable=tuple(where_applicable),
                         controls=tuple(controls),
                         family=family or id,
                         exceptions=dict(exceptions or {}),
@@ -152,7 +161,9 @@ def claim(  # noqa: PLR0913  (a claim's parts are its vocabulary; all are keywor
     return declare
 
 
-def _checked(where: str, needs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(
+    where: str, needs: Mapping[str, Any], where_applicable: Sequence[str]
+) -> Mapping[str, Any]:
     wrong = [name for name, need in needs.items() if not hasattr(need, "metric")]
     if wrong:
         raise UsageError(
@@ -162,4 +173,9 @@ def _checked(where: str, needs: Mapping[str, Any]) -> Mapping[str, Any]:
         )
     if not needs:
         raise UsageError(f"{where}: a claim needs at least one measurement")
+    if unknown := set(where_applicable) - set(needs):
+        raise UsageError(
+            f"{where}: where_applicable names needs, and {', '.join(sorted(unknown))} is none of "
+            f"{', '.join(needs)}"
+        )
     return dict(needs)

@@ -185,7 +185,10 @@ class _Session:
             steps_of = {step.need: step for step in steps}
             batched = [each for each in work if not each.need.metric.whole]
             mine = [steps_of[each.need] for each in batched]
-            for played in tape.play(sites_of(each.need for each in batched), kept):
+            if not batched:  # nobody reads a run, and none is made
+                self._tick(run, [], 1.0)
+            sites = sites_of(each.need for each in batched)
+            for played in tape.play(sites, kept) if batched else ():
                 for each in batched:
                     each.take(played)
                 self._tick(run, mine, len(played.rows) / len(tape.prompts))
@@ -219,7 +222,10 @@ class _Session:
             return None
         for name, need in step.need.inputs:
             try:
-                inputs[name] = self.results.measurement(need, trained(self.cell))
+                where = trained(self.cell)
+                if need.cell == "final":
+                    where = step.need.final or where
+                inputs[name] = self.results.measurement(need, where)
             except NotApplicable as reason:
                 self.store.put_not_applicable(step.key, str(reason), self._request(step))
                 return None
@@ -247,7 +253,7 @@ class _Session:
 
     def _request(self, step: Step) -> Mapping[str, Json]:
         identity = self.results.identities[trained(self.cell).id]
-        return self.settings.request(step.need, identity)
+        return self.settings.request(step.need, identity, self.results.final(step.need))
 
     def _facts(self, tape: Tape, seconds: float) -> dict[str, Json]:
         assert self.network is not None

@@ -7,6 +7,7 @@ from typing import Any
 from mechtests import judging
 from mechtests.case import Case, located, trained
 from mechtests.errors import MechtestsError
+from mechtests.metrics.metric import Need
 from mechtests.models.cell import Cell
 from mechtests.reporting.record import Record, RecordedCell, RecordedCheckpoint
 from mechtests.results import Results
@@ -82,9 +83,9 @@ def _keys(case: Case, results: Results) -> dict[str, str]:
         name if not case.series else f"{name} in {cell.id}": results.key(need, cell)
         for cell in case.cells
         if cell.id in results.identities
-        for name, need in case.claim.needs.items()
-        if need in case.needs_in(cell, shut=False)
-        and trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
+        for name, need in case.named_in(cell).items()
+        if trained(located(need, cell)[1]).id in results.identities  # else behind a shut gate
+        and (need.final is None or trained(need.final).id in results.identities)
     }
 
 
@@ -94,10 +95,12 @@ def _facts(case: Case, results: Results) -> tuple[str | None, dict[str, Json]]:
     Of several cells the last one speaks, and the notes of all.
     """
     weights, facts = None, {}
-    for name, need in case.claim.needs.items():
+    for name in case.claim.needs:
         notes: dict[str, None] = {}
         for cell in case.cells:
-            found = _found(case, need, cell, results)
+            if (need := case.named_in(cell).get(name)) is None:
+                continue
+            found = _found(need, cell, results)
             notes.update(dict.fromkeys(found.get("notes", ())))
             if found and cell == case.cell:
                 if located(need, cell)[1] == cell:
@@ -108,10 +111,8 @@ def _facts(case: Case, results: Results) -> tuple[str | None, dict[str, Json]]:
     return weights, facts
 
 
-def _found(case: Case, need: Any, cell: Cell, results: Results) -> dict[str, Json]:
+def _found(need: Need, cell: Cell, results: Results) -> dict[str, Json]:
     """The facts of one measurement; none where it was not made."""
-    if need not in case.needs_in(cell, shut=False):
-        return {}
     try:
         return dict(results.measurement(need, cell).facts)
     except MechtestsError:

@@ -160,7 +160,7 @@ def in_cell(case: Case, results: Results) -> Measured:
     recorded = results.recording(case.cell) is not None
     for name, need in case.claim.needs.items():
         try:
-            found[name] = results.measurement(need, case.cell)
+            found[name] = results.measurement(need.of_series(case.cell), case.cell)
         except NotApplicable as reason:
             if not recorded:
                 raise
@@ -189,7 +189,8 @@ def over_training(case: Case, results: Results, cells: tuple[Cell, ...]) -> Meas
     for name, need in case.claim.needs.items():
         try:
             if need.cell == "here":
-                found[name] = _series(results, need, kept)
+                partial = name in case.claim.where_applicable
+                found[name] = _series(results, need.of_series(last), kept, partial=partial)
             else:
                 found[name] = results.measurement(need, last)
         except NotApplicable as reason:  # of one task; a claim over several says what it lacks
@@ -253,19 +254,28 @@ def weights_of(case: Case, results: Results, cell: Cell) -> str | None:
     return None
 
 
-def _series(results: Results, need: Need, cells: tuple[Cell, ...]) -> Series:
-    """One measurement in each cell; of a recording in those it has it in."""
+def _series(
+    results: Results, need: Need, cells: tuple[Cell, ...], *, partial: bool = False
+) -> Series:
+    """One measurement in each cell; of a recording in those it has it in.
+
+    A series that may be ``partial`` leaves out and names the cells it does not apply to; without
+    any cell it does not apply, for the last one's reason.
+    """
     found: dict[Moment, Measurement] = {}
+    left_out: dict[str, str] = {}
     for cell in cells:
         try:
             found[moment(cell)] = results.measurement(need, cell)
         except NotApplicable as reason:
-            if results.recording(cell) is None:
+            if partial:
+                left_out[moment(cell).label] = str(reason)
+            elif results.recording(cell) is None:
                 raise
             missing = reason
     if not found:
         raise missing
-    return Series(tuple(found), tuple(found.values()))
+    return Series(tuple(found), tuple(found.values()), left_out)
 
 
 def moment(cell: Cell) -> Moment:

@@ -172,11 +172,14 @@ def build(
         here.add(cell)
         for need in case.needs_in(cell, shut=shut):
             what, where = located(need, cell)
-            wanted.setdefault(where, {})[what] = None
+            if what.final is None or identity is not None:
+                wanted.setdefault(where, {})[what] = None
     cells = [
-        _of_cell(cell, wanted[cell], settings, store, identity, offline, refresh)
+        _of_cell(
+            cell, _keyed(wanted[cell], cell, settings, known), settings, store, offline, refresh
+        )
         for cell in sorted(wanted, key=lambda cell: (cell not in finals, cell not in here))
-        if (identity := _identity(cell, known, errors, offline)) is not None
+        if _identity(cell, known, errors, offline) is not None
         and cell.source.kind != "recorded"  # what is recorded is there, and nothing more can be
     ]
     return Plan(settings, tuple(cases), tuple(cells), known, errors)
@@ -199,32 +202,41 @@ def check(cases: Sequence[Case]) -> None:
     """Refuse before anything is loaded a need whose inputs are made elsewhere.
 
     Raises:
-        UsageError: A measurement starts from one of another cell.
+        UsageError: A measurement starts from one of another cell than the series' final one.
     """
     for case in cases:
         for need in case.needs:
             for name, given in need.inputs:
-                if given.cell != need.cell:
+                allowed = {need.cell, "final"} if need.cell == "here" else {need.cell}
+                if given.cell not in allowed and need.cell != "final":
                     raise UsageError(
                         f"claim {case.claim.id!r}: {need.name} starts from {name!r}, "
-                        f"{given.name}; both must be made in one cell"
+                        f"{given.name}; both must be made in one cell, or what it starts from in "
+                        "the final one of the series"
                     )
+
+
+def _keyed(
+    needs: Iterable[Need], cell: Cell, settings: Settings, known: Mapping[str, Json]
+) -> dict[Need, str]:
+    """The key of each need in a cell, from the identities of the cells."""
+    identity = known[trained(cell).id]
+    finals = {need: need.final and known[trained(need.final).id] for need in needs}
+    return {need: settings.key(need, identity, final) for need, final in finals.items()}
 
 
 def _of_cell(
     cell: Cell,
-    needs: Iterable[Need],
+    keys: Mapping[Need, str],
     settings: Settings,
     store: Store,
-    identity: Json,
     offline: bool,
     refresh: bool,
 ) -> CellPlan:
     """What one loading of a cell is for."""
     shape = _shape(cell, offline)
     steps = []
-    for need in needs:
-        key = settings.key(need, identity)
+    for need, key in keys.items():
         job = _job(need, settings, shape)
         cost = need.metric.cost(job)
         stored = store.has(key) and not refresh

@@ -44,7 +44,11 @@ class Results:
     def key(self, need: Need, cell: Cell) -> str:
         """The store's key of a need of a test in a cell."""
         what, where = located(need, cell)
-        return self.settings.key(what, self.identities[trained(where).id])
+        return self.settings.key(what, self.identities[trained(where).id], self.final(what))
+
+    def final(self, need: Need) -> Json | None:
+        """The identity of the final cell that a need starts from, where it does."""
+        return None if need.final is None else self.identities[trained(need.final).id]
 
     def recording(self, cell: Cell) -> Mapping[str, Json] | None:
         """The identity of the recording a cell is of; None where it is measured."""
@@ -59,13 +63,14 @@ class Results:
             MeasurementError: The measurement failed, or is missing.
             NotApplicable: The task does not apply to the cell, or its recording lacks it.
         """
-        _, where = located(need, cell)
-        for each in (cell.id, trained(where).id, where.id):
+        what, where = located(need, cell)
+        final = () if what.final is None else (trained(what.final).id,)
+        for each in (cell.id, trained(where).id, where.id, *final):
             if each in self.cell_errors:
                 raise LoadError(self.cell_errors[each])
-        if trained(where).id not in self.identities:
+        if absent := {trained(where).id, *final} - set(self.identities):
             raise MeasurementError(
-                f"{need.name}: the run that is replayed has nothing on {where.id}; it has "
+                f"{need.name}: the run that is replayed has nothing on {min(absent)}; it has "
                 f"{', '.join(self.identities) or 'no cell'}"
             )
         if (identity := self.recording(where)) is not None:

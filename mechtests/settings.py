@@ -46,8 +46,14 @@ class Settings:
         """How many prompts there are of a task: those of the profile, or of the user's file."""
         return self.prompt_counts.get(task.name, task.sizes[self.profile])
 
-    def request(self, need: Need, identity: Json) -> Mapping[str, Json]:
-        """Everything that decides the values of a measurement, as JSON."""
+    def request(self, need: Need, identity: Json, final: Json = None) -> Mapping[str, Json]:
+        """Everything that decides the values of a measurement, as JSON.
+
+        Args:
+            need: The measurement.
+            identity: Of the cell it is made in.
+            final: Of the series' final cell, for what starts from there.
+        """
         tasks = {each.task.name: each.task for each in need.everything()}
         return {
             "schema": SCHEMA,
@@ -57,9 +63,10 @@ class Settings:
                 sources=self.prompt_digests,
                 settings={"dtype": self.dtype, "attention": "explicit", "seed": self.seed},
                 draws=self.draws,
+                final=final,
             ),
         }
 
-    def key(self, need: Need, identity: Json) -> str:
-        """The store's key of a measurement in the cell of this identity."""
-        return digest(self.request(need, identity))
+    def key(self, need: Need, identity: Json, final: Json = None) -> str:
+        """The store's key of a measurement in the cell of this identity (see ``request``)."""
+        return digest(self.request(need, identity, final))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,7 @@ Heads = Literal[
 ]
 Course = Literal["steady", "trend", "dip"]
 Sizes = Literal["apart", "rising", "margin", "together"]
+Bag = Literal["none", "margin", "there"]
 
 
 def _learned(at: int = 6) -> np.ndarray:
@@ -133,6 +134,9 @@ class World:
             exactly the 0.25 octaves that ``circuit-size-fluctuates`` must exceed; or are together
             at times an octave larger and at times an octave smaller.
             None where the claim is about something else.
+        bag: Of the heuristics of arithmetic: they only turn over, and their neurons are no better
+            than others; their neurons do exactly what is not enough (knock-outs at one checkpoint);
+            or the final ones accumulate, and their neurons do what is claimed.
         others: The heads of single metrics, by name, where they differ.
         twins: Two checkpoints have the same weights.
         untold: The tokens of a checkpoint are not known.
@@ -143,6 +147,7 @@ class World:
     heads: Heads = "constant"
     course: Course = "steady"
     sizes: Sizes | None = None
+    bag: Bag = "none"
     others: Mapping[str, Heads] = field(default_factory=dict, hash=False)
     twins: bool = False
     untold: bool = False
@@ -426,6 +431,101 @@ def _received(draw: Draw, role: tuple[int, int]) -> np.ndarray:
     return into
 
 
+PROBLEMS = 300
+"""Of each operator, half of them to select on."""
+MODULUS = 7
+
+
+def _arithmetic(draw: Draw, task: Task) -> dict[str, Any]:
+    """Addition is answered right from where the task is learned on, and nothing else ever."""
+    operator = np.repeat(np.arange(4), PROBLEMS)
+    learned = COURSES[draw.world.behaviour] >= 0.5
+    correct = (learned[:, None] & (operator == 0)).astype(float)
+    always = {
+        "operator": operator,
+        "result": np.tile(np.arange(1, 1 + PROBLEMS) % 190 + 1, 4),
+        "largest": np.full(len(operator), 198),
+        **dict.fromkeys(("predicted", "answer", "first", "second", "unseen"), operator * 0),
+        **dict.fromkeys(("answer_logit", "normalized_logit"), operator * 0.0),
+    }
+    return {"correct": correct, **{name: np.tile(v, (COUNT, 1)) for name, v in always.items()}}
+
+
+def _present(draw: Draw) -> np.ndarray:
+    """Which of 240 triples there are, ``[moment, triple]``: 80 at a time."""
+    generator, present = draw.generator, np.zeros((COUNT, 240), bool)
+    arrival = generator.uniform(5, COUNT, 80)
+    for at in range(COUNT):
+        if draw.world.bag == "there":
+            present[at, :80] = (arrival <= at) | (at == COUNT - 1)
+            present[at, 80 + generator.permutation(160)[: 80 - present[at].sum()]] = True
+            continue
+        rate = generator.uniform(0, 0.3) if draw.kind == "autocorrelated" else 0.15
+        before = present[at - 1] if at else np.arange(240) < 80
+        present[at] = before & (generator.random(240) > rate)
+        outside = generator.permutation(np.flatnonzero(~before))
+        present[at, outside[: 80 - present[at].sum()]] = True
+    return present
+
+
+def _bags(draw: Draw, task: Task) -> dict[str, Any]:
+    """A heuristic of each of some neurons of two layers, a few lost with any tenth of problems."""
+    present = _present(draw)
+    rows = [np.flatnonzero(each) for each in present]
+    steady = draw.generator.random((240, 11)) > 0.02
+    steady[:, 0] = True
+    heuristics = np.array([[0, 2, of, MODULUS, -1, -1, 0] for of in range(MODULUS)])
+    facts = {"heuristics": heuristics, "operators": [0], "libraries": [500], "width": [1000]}
+    return {
+        "neurons": [np.column_stack((0 * at, 2 + at % 2, at)) for at in rows],
+        "effect": [np.ones(len(at)) for at in rows],
+        "top": [steady[at].astype(np.int64) for at in rows],
+        "triples": [np.column_stack((np.arange(len(at)), at % MODULUS)) for at in rows],
+        "scores": [np.full(len(at), 0.8) for at in rows],
+        **{name: [np.array(value)] * COUNT for name, value in facts.items()},
+    }
+
+
+def _pairs() -> dict[str, Any]:
+    facts = {"operator": 0, "half": 1}
+    found = {name: np.full((COUNT, PROMPTS), value) for name, value in facts.items()}
+    return {**found, "prompt": np.tile(np.arange(PROMPTS), (COUNT, 1))}
+
+
+def _mutual_neurons(draw: Draw, task: Task) -> dict[str, Any]:
+    """Shared neurons explain 0.6 of all: exactly what is not enough; or as random ones; or 0.8."""
+    share = {"none": 0.8, "margin": 0.6, "there": 0.8}[draw.world.bag]
+    random = 0.8 if draw.world.bag == "none" else 0.3
+    floor = 0.2 + 0.05 * draw.noise()
+    whole = 0.5 * np.exp(0.3 * draw.noise())
+    return {
+        "floor": floor,
+        "all": floor + whole,
+        "mutual": floor + share * whole + 0.03 * draw.noise(),
+        "random": floor + random * whole + 0.03 * draw.noise(),
+        "counts": np.tile([[0, 80, 60]], (COUNT, 1, 1)),
+        **_pairs(),
+    }
+
+
+def _knockouts(draw: Draw, task: Task) -> dict[str, Any]:
+    """Random neurons are needed as much; or 0.10 less at one checkpoint and 0.5 less else."""
+    from scipy.special import ndtri
+
+    less = {"none": np.zeros(COUNT), "margin": np.full(COUNT, 0.5), "there": np.full(COUNT, 0.5)}
+    gap = less[draw.world.bag]
+    if draw.world.bag == "margin":
+        gap[TURN] = 0.1
+    heuristic = draw.noise() < ndtri(0.8 - gap)[:, None]
+    control = [draw.noise() < ndtri(0.8) for _ in range(3)]
+    return {
+        "heuristic": heuristic.astype(float),
+        "control": np.stack(control, -1).astype(float),
+        "short": np.zeros((COUNT, PROMPTS)),
+        **_pairs(),
+    }
+
+
 PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
     "behaviour.answers": _answers,
     "attention.head_scores": _head_scores,
@@ -438,6 +538,10 @@ PLANTS: dict[str, Callable[[Draw, Task], Arrays]] = {
     "suppression.cspa": _cspa,
     "circuits.edge_scores": _edge_scores,
     "circuits.sizes": _sizes,
+    "arithmetic.answers": _arithmetic,
+    "arithmetic.bags": _bags,
+    "arithmetic.mutual_neurons": _mutual_neurons,
+    "arithmetic.bag_knockouts": _knockouts,
 }
 """What each metric gives in a series, by its name: arrays ``[moment, prompt, ...]``."""
 WEIGHTS = "weights.fingerprints"

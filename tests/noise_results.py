@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,11 @@ class NoiseResults:
         key = need.metric.name, need.task.name, need.corruption
         if key not in self._found:
             self._found[key] = PLANTS[need.metric.name](self._draw, need.task)
-        return measurement(need, {name: array[at] for name, array in self._found[key].items()})
+        found = measurement(need, {name: array[at] for name, array in self._found[key].items()})
+        if need.metric.name != "arithmetic.answers":
+            return found
+        problems = np.arange(len(found["operator"]))  # more than there are prompts of other tasks
+        return replace(found, cluster=problems, template=found["operator"], half=problems % 2)
 
     def _weights(self, at: int) -> Measurement:
         same = at - 1 if self._draw.world.twins and at == 7 else at
@@ -137,7 +142,9 @@ class PermutedResults:
 
     def measurement(self, need: Any, cell: Cell) -> Measurement:
         """What a need gave at the checkpoint that has come to stand here."""
-        found = self._found[need][self._order[need][self._steps.index(cell.checkpoint.step)]]
+        declared = need.of_series(None)
+        at = self._order[declared][self._steps.index(cell.checkpoint.step)]
+        found = self._found[declared][at]
         if isinstance(found, NotApplicable):
             raise found
         return found

@@ -272,6 +272,47 @@ def test_names_of_heuristics_and_neurons_do_not_matter(seed: int) -> None:
     assert (one.mean, one.error) == pytest.approx((other.mean, other.error))
 
 
+# ---------------------------------------------------------------- several operators
+
+
+def of(operator: str, series: Series) -> Series:
+    return [{(f"{operator}: {name}", layer, n) for name, layer, n in each} for each in series]
+
+
+def test_operators_weigh_the_same_however_many_triples_they_have() -> None:
+    one, two, three, four = pool(4, np.random.default_rng(0))
+    many, few = [{one, two}, {one, two, three, four}], [set(), {two}]
+    both = [a | b for a, b in zip(of("addition", many), of("division", few), strict=True)]
+    assert Heuristics.of(both).present.tolist() == [0.25, 1.0]
+
+
+def test_likeness_and_trend_of_several_operators_are_the_means_of_theirs() -> None:
+    generator = np.random.default_rng(3)
+    parts = [accumulating(generator)[:10], drifting(generator, 0.2)[:10]]
+    named = [of(name, each) for name, each in zip(("addition", "division"), parts, strict=True)]
+    both = Heuristics.of([a | b for a, b in zip(*named, strict=True)])
+    alone = [Heuristics.of(each) for each in parts]
+    np.testing.assert_allclose(both.present, np.mean([each.present for each in alone], 0))
+    likes = [dynamics.alike(each) for each in (both, *alone)]
+    means = [like.mean for like in likes if like is not None]
+    assert means[0] == pytest.approx(np.mean(means[1:]))
+
+
+def test_every_operators_layers_keep_their_own_sizes_in_a_stationary_series() -> None:
+    generator = np.random.default_rng(4)
+    series = zip(
+        of("addition", drifting(generator, 0.2)),
+        of("division", accumulating(generator)),
+        strict=True,
+    )
+    found = Heuristics.of([a | b for a, b in series])
+    drawn = stationary(found.there, found.strata, generator)
+    assert len(np.unique(found.strata)) == 2 * LAYERS
+    for stratum in np.unique(found.strata):
+        mine = found.strata == stratum
+        np.testing.assert_array_equal(drawn[:, mine].sum(1), found.there[:, mine].sum(1))
+
+
 # ---------------------------------------------------------------- sets of neurons
 
 

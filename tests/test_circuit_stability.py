@@ -153,3 +153,10 @@ def test_a_size_is_the_first_on_the_grid_that_keeps_80_percent_on_the_other_half
     never = finding.smallest(scored, found, "evaluation")
     assert never.censored
     assert never.size.edges == finding.ordering(scored, "evaluation").circuit(int(grid[-1])).size
+
+
+def test_a_stationary_series_has_the_sizes_of_the_run_where_few_nodes_are_left_to_come_in() -> None:
+    sizes, nodes = np.array([3, 9, 5, 10, 8]), 10
+    for seed in range(50):
+        found = stability._wandering(sizes, 0.6, nodes, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found.sum(1), sizes)

@@ -99,7 +99,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
         results = engine.run(made, store, offline=True)
         assert not results.errors
         assert not results.cell_errors
-        return {need: [_one(results, need, cell) for cell in cells] for need in needs}
+        return {
+            need: [_one(results, need.of_series(case.final(cell)), cell) for cell in cells]
+            for need in needs
+        }
 
     return found
 

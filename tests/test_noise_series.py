@@ -25,6 +25,8 @@ What noise is depends on the claim, which must be false in the world it is tried
   which is exactly at its threshold.
 - ``behaviour-repeats-first`` says that the wrong name is preferred before: it is tried where
   nothing is, and where the task is learned without that.
+- ``mutual-explain`` and ``knockout-throughout`` are also tried where exactly what is not enough is
+  so: shared neurons explain 0.6, and knock-outs make 0.10 of difference at one checkpoint.
 - The other claims about the series count and compare without error, so that one twin, or one
   unknown token count, is enough.
 """
@@ -42,6 +44,7 @@ import numpy as np
 import pytest
 
 from mechtests import bands, onsets, trends
+from mechtests.arithmetic import dynamics
 from mechtests.circuits import stability
 from mechtests.claim import Claim
 from mechtests.metrics import algorithm
@@ -72,6 +75,7 @@ CIRCUITS = 19
 
 NOTHING = World("nothing is learned and every head's score is constant")
 LEARNED = World("the task is learned and every head's score is constant", behaviour="learned")
+ENOUGH = World("the heuristics' neurons do what is not enough", "learned", bag="margin")
 FALSE: Mapping[str, tuple[World, ...]] = {
     "sanity.checkpoints-differ": (World("two checkpoints are one", twins=True),),
     "sanity.schedule-complete": (World("a token count is unknown", untold=True),),
@@ -110,6 +114,8 @@ FALSE: Mapping[str, tuple[World, ...]] = {
         World("sizes rise along a line", "learned", "algorithm", sizes="rising"),
         World("sizes vary by 0.25 octaves", "learned", "algorithm", sizes="margin"),
     ),
+    "nikankin2025.mutual-explain": (NOTHING, LEARNED, ENOUGH),
+    "nikankin2025.knockout-throughout": (NOTHING, LEARNED, ENOUGH),
 }
 """Worlds in which a claim is false, where these are others than the two of noise."""
 SHAPES = {
@@ -137,6 +143,7 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(rule.__kwdefaults__, "resamples", RESAMPLES)
     monkeypatch.setattr(stability, "PAIRS", CIRCUITS)
     monkeypatch.setattr(stability, "CHURNS", CIRCUITS)
+    monkeypatch.setattr(dynamics, "CHURNS", CIRCUITS)
     monkeypatch.setattr(algorithm, "DRAWS", CIRCUITS)
 
 
@@ -240,6 +247,14 @@ THERE = {
     "tigges2024.algorithm-stable": World("the algorithm stays", "learned", "algorithm"),
     "tigges2024.circuit-size-fluctuates": World(
         "the algorithm stays and sizes vary together", "learned", "algorithm", sizes="together"
+    ),
+    **dict.fromkeys(
+        (
+            "nikankin2025.heuristics-accumulate",
+            "nikankin2025.mutual-explain",
+            "nikankin2025.knockout-throughout",
+        ),
+        World("heuristics accumulate and are needed", "learned", bag="there"),
     ),
 }
 

@@ -65,7 +65,8 @@ def sprout(tmp_path_factory: pytest.TempPathFactory) -> Found:
     results = engine.run(plan.build([case], Settings(), store, offline=True), store, offline=True)
     assert not results.errors
     assert not results.cell_errors
-    return {need: [_found(results, need, cell) for cell in cells] for need in needs}
+    ended = {need: need.of_series(cells[-1]) for need in needs}
+    return {need: [_found(results, ended[need], cell) for cell in cells] for need in needs}
 
 
 def _found(results: Results, need: Any, cell: Cell) -> Measurement | NotApplicable:

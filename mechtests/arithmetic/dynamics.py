@@ -1,8 +1,10 @@
 """Heuristics over training: whether the final ones accumulate.
 
 What a model has at a checkpoint is a set of triples (heuristic, layer, neuron), see
-``matching.triples``. Sets have no prompts to be sampled again: where they were also matched without
-each tenth of the prompts, a statistic has a delete-a-group jackknife over these; else it is exact.
+``matching.triples``. Where they are of several operators, a heuristic's name begins with its
+operator and ``": "``, and operators weigh the same. Sets have no prompts to be sampled again: where
+they were also matched without each tenth of the prompts, a statistic has a delete-a-group jackknife
+over these; else it is exact.
 
 Source: Nikankin et al. 2025, Figure 10. Where we differ: the final model has all of
 its triples, not those of its 50 highest neurons a layer; the final checkpoint, equal to itself, is
@@ -34,6 +36,7 @@ Mask = NDArray[np.bool_]
 Triple = tuple[str, int, int]
 Neuron = tuple[int, int]
 
+OF = ": "
 RISE = 0.1
 LARGEST_STEP = 0.5
 EXACT = "sets without prompts to sample, compared exactly"
@@ -89,11 +92,25 @@ class Heuristics:
             row[[places[triple] for triple in triples]] = True
         return found
 
+    @cached_property
+    def operators(self) -> Ids:
+        """The operator of each triple of the union, counted from 0, shape ``[triple]``."""
+        names = [name.rpartition(OF)[0] for name, _, _ in self.union]
+        found: Ids = np.unique(names, return_inverse=True)[1].ravel()
+        return found
+
+    @cached_property
+    def strata(self) -> Ids:
+        """The operator and layer of each triple as one number, shape ``[triple]``."""
+        return self.operators * (int(self.layers.max()) + 1) + self.layers
+
     @property
     def present(self) -> Floats:
-        """The share of the final triples there is at each checkpoint, the final one included."""
-        shared: Floats = (self.there & self.there[-1]).sum(1) / self.there[-1].sum()
-        return shared
+        """The share of the final triples there is at each checkpoint, the final one included.
+
+        Of several operators the mean of their shares.
+        """
+        return _present(self.there, self.operators)
 
     def by_chance(self, possible: Mapping[int, int]) -> Floats:
         """The share of the final triples that as many random ones a layer would have.
@@ -114,6 +131,17 @@ class Heuristics:
             raise UsageError("a layer has more triples than it could have; check what is possible")
         shared: Floats = (counts * counts[-1] / whole).sum(1) / counts[-1].sum()
         return shared
+
+
+def _present(there: Mask, operators: Ids) -> Floats:
+    """The share of the last triples at each checkpoint, the mean over operators that have some."""
+    shares = [
+        (there & there[-1])[:, operators == operator].sum(1) / total
+        for operator in np.unique(operators)
+        if (total := there[-1, operators == operator].sum())
+    ]
+    found: Floats = np.mean(shares, 0)
+    return found
 
 
 def _by_layer(there: Mask, layers: Ids) -> Ids:
@@ -199,11 +227,18 @@ def accumulates(
 
 def alike(series: Heuristics) -> Mean | None:
     """The Jaccard index of triples at equal lags, late minus early; see ``fixed_lag_contrast``."""
-    return _alike(series.there)
+    return _alike(series.there, series.operators)
 
 
-def _alike(there: Mask) -> Mean | None:
-    return fixed_lag_contrast(lambda lag: jaccard(there[:-lag], there[lag:]), len(there))
+def _alike(there: Mask, operators: Ids) -> Mean | None:
+    """The same of sets as masks, the mean over operators of their likeness."""
+    parts = [there[:, operators == operator] for operator in np.unique(operators)]
+
+    def likeness(lag: int) -> Floats:
+        found: Floats = np.mean([jaccard(part[:-lag], part[lag:]) for part in parts], 0)
+        return found
+
+    return fixed_lag_contrast(likeness, len(there))
 
 
 def _at_equal_lags(whole: Heuristics, parts: Sequence[Heuristics]) -> Verdict:
@@ -213,7 +248,7 @@ def _at_equal_lags(whole: Heuristics, parts: Sequence[Heuristics]) -> Verdict:
         "7 checkpoints have pairs in both thirds, and no likeness is undefined"
     )
     if parts:
-        over_groups = _jackknifed(lambda each: _contrast(each.there), whole, parts)
+        over_groups = _jackknifed(lambda each: _contrast(each.there, each.operators), whole, parts)
         degrees = min(found.degrees, over_groups.degrees)
         error = math.hypot(found.error, over_groups.error)
         found = replace(
@@ -222,8 +257,8 @@ def _at_equal_lags(whole: Heuristics, parts: Sequence[Heuristics]) -> Verdict:
     return means.above(found, 0.0, what=what)
 
 
-def _contrast(there: Mask) -> float:
-    found = _alike(there)
+def _contrast(there: Mask, operators: Ids) -> float:
+    found = _alike(there, operators)
     return math.nan if found is None else found.mean
 
 
@@ -271,22 +306,24 @@ def trend_by_churn(series: Heuristics, generator: np.random.Generator) -> Contro
     return _churned(series, generator, _trend_of, "the share of the final triples", decides=False)
 
 
-def _trend_of(there: Mask) -> float:
-    return trend((there[:-1] & there[-1]).sum(1) / there[-1].sum())
+def _trend_of(there: Mask, operators: Ids) -> float:
+    return trend(_present(there, operators)[:-1])
 
 
 def _churned(
     series: Heuristics,
     generator: np.random.Generator,
-    statistic: Callable[[Mask], float],
+    statistic: Callable[[Mask, Ids], float],
     what: str,
     *,
     decides: bool,
 ) -> Control:
-    there, layers = series.there, series.layers
+    there, operators = series.there, series.operators
     rate = float(turnovers(there).mean())
-    observed = statistic(there)
-    draws = [statistic(stationary(there, layers, generator)) for _ in range(CHURNS)]
+    observed = statistic(there, operators)
+    draws = [
+        statistic(stationary(there, series.strata, generator), operators) for _ in range(CHURNS)
+    ]
     p = permutation_p(observed, draws)
     return Control(
         f"churn of {what}",
@@ -309,18 +346,19 @@ def turnovers(there: Mask) -> Floats:
     return np.where(smaller > 0, lost, 0.0)
 
 
-def stationary(there: Mask, layers: Ids, generator: np.random.Generator) -> Mask:
+def stationary(there: Mask, strata: Ids, generator: np.random.Generator) -> Mask:
     """One series that only turns over: the sizes of another, and its turnovers in random order.
 
     Args:
         there: Which triples there are at each checkpoint of the other, ``[checkpoint, triple]``.
-        layers: The layer of each triple; the steps of all layers change places together.
+        strata: The layer (and operator) of each triple, each with its own sizes and turnovers; the
+            steps of all change places together.
         generator: The source of the series.
     """
     found = np.zeros_like(there)
     order = generator.permutation(len(there) - 1)
-    for layer in np.unique(layers):
-        columns = np.flatnonzero(layers == layer)
+    for stratum in np.unique(strata):
+        columns = np.flatnonzero(strata == stratum)
         own = there[:, columns]
         found[:, columns] = _wandering(own.sum(1), turnovers(own)[order], len(columns), generator)
     return found

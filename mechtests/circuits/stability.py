@@ -263,7 +263,8 @@ def _wandering(
         inside = generator.permutation(np.flatnonzero(found[at - 1]))
         outside = generator.permutation(np.flatnonzero(~found[at - 1]))
         keep = min(len(inside), int(sizes[at]))
-        keep -= min(keep, int(generator.binomial(keep, turnover)), len(outside))
+        coming = int(sizes[at]) - keep  # where the set grows, whatever is replaced
+        keep -= min(int(generator.binomial(keep, turnover)), len(outside) - coming)
         found[at, inside[:keep]] = True
         found[at, outside[: int(sizes[at]) - keep]] = True
     return found

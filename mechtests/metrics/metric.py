@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
     from mechtests.measurement import Measurement
     from mechtests.models.activations import Activations
+    from mechtests.models.cell import Cell
     from mechtests.models.network import Network, Shape
 
 Json = Any
+
+
+CELLS = ("here", "untrained", "final")
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class Metric:
 
         Args:
             task: The task whose prompts it is made on.
-            cell: ``"here"``, or ``"untrained"``: the same configuration, not trained.
+            cell: ``"here"``; ``"untrained"``: the same configuration, not trained; or
+                ``"final"``: the series' final cell, for what others start from.
             corruption: The corrupted variant, the task's own unless said.
             inputs: The measurements it starts from, by name.
             params: Parameters, where the default will not do.
@@ -168,8 +173,8 @@ class Metric:
             raise UsageError(
                 f"{self.name} has the parameters {list(self.params)}, got {sorted(unknown)}"
             )
-        if cell not in ("here", "untrained"):
-            raise UsageError(f"{self.name}: cell is 'here' or 'untrained', got {cell!r}")
+        if cell not in CELLS:
+            raise UsageError(f"{self.name}: cell is one of {', '.join(CELLS)}, got {cell!r}")
         return Need(
             metric=self,
             task=task,
@@ -185,6 +190,10 @@ class Need:
     """A measurement that is declared and not yet made.
 
     Hashable; two declarations of the same measurement are equal.
+
+    Attributes:
+        final: Of one that starts from another in the series' final cell, which cell that is;
+            None as declared (see ``of_series``).
     """
 
     metric: Metric
@@ -193,6 +202,7 @@ class Need:
     corruption: str | None
     inputs: tuple[tuple[str, Need], ...]
     params: tuple[tuple[str, Json], ...]
+    final: Cell | None = None
 
     @property
     def name(self) -> str:
@@ -203,13 +213,28 @@ class Need:
     def here(self) -> Need:
         """The same measurement in the cell itself, with all it starts from."""
         inputs = tuple((name, need.here()) for name, need in self.inputs)
-        return replace(self, cell="here", inputs=inputs)
+        return replace(self, cell="here", inputs=inputs, final=None)
+
+    def of_series(self, final: Cell | None) -> Need:
+        """The same measurement in a series that ends with a cell, or as declared, of any.
+
+        What starts from nothing in the final cell stays as it is.
+        """
+        if not any(need.cell == "final" for need in self.everything()):
+            return self
+        inputs = tuple((name, need.of_series(final)) for name, need in self.inputs)
+        return replace(self, inputs=inputs, final=final)
 
     def everything(self) -> Sequence[Need]:
-        """This need after all it starts from, inputs first."""
+        """This need after all it starts from, inputs first.
+
+        What one in the final cell starts from is made in the final cell too.
+        """
         found: dict[Need, None] = {}
         for _, need in self.inputs:
             found.update(dict.fromkeys(need.everything()))
+        if self.cell == "final":
+            found = {replace(need, cell="final"): None for need in found}
         found[self] = None
         return tuple(found)
 
@@ -221,6 +246,7 @@ class Need:
         sources: Mapping[str, Json],
         settings: Mapping[str, Json],
         draws: int,
+        final: Json = None,
     ) -> Mapping[str, Json]:
         """All that decides the values, as JSON: what the store's key is the digest of.
 
@@ -230,9 +256,18 @@ class Need:
             sources: The file each task's prompts come from, where it is a user's own.
             settings: dtype, attention, seed: what is the same for the whole run.
             draws: Random draws of the profile.
+            final: The identity of the series' final cell, where something starts from it.
+
+        Raises:
+            UsageError: Something starts from the final cell, and there is none.
         """
+        if self.cell == "final":
+            if final is None:
+                raise UsageError(f"{self.name} needs the final cell of a series; see of_series")
+            identity, final = final, None
         same = {
             "identity": identity,
+            "final": final,
             "sizes": sizes,
             "sources": sources,
             "settings": settings,
@@ -247,7 +282,7 @@ class Need:
             "n": sizes[self.task.name],
             "prompts": sources.get(self.task.name),
             "corruption": self.corruption,
-            "cell": self.cell,
+            "cell": "here" if self.cell == "final" else self.cell,
             "identity": identity,
             **settings,
             **({"draws": draws} if self.metric.draws else {}),

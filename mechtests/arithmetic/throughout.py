@@ -1,0 +1,67 @@
+"""Whether knock-outs work at every checkpoint.
+
+Source: Nikankin et al. 2025, page 9 and Figure 10c. The rule at one checkpoint is that of
+``nikankin2025.knockout-beats-random``, with the number of neurons that decides there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mechtests import margins
+from mechtests.arithmetic import reading
+from mechtests.arithmetic.knockout_measures import CONTROLS
+from mechtests.arithmetic.training_measures import K
+from mechtests.measurement import Measurement
+from mechtests.rules import every
+from mechtests.verdict import Verdict, not_applicable
+
+MARGIN, SHORT = 0.10, 0.2
+FEWEST = 3
+"""Checkpoints there must be."""
+SAID = {
+    "unassociated": "neurons of other heuristics",
+    "attribution": "neurons of the same attribution",
+    "other": "another prompt's neurons",
+}
+
+
+def beats_random(found: Measurement, operators: Sequence[int], at: str) -> Verdict:
+    """Accuracy without each control's neurons minus without the prompt's own, above 0.10.
+
+    Args:
+        found: ``arithmetic.bag_knockouts`` at one checkpoint.
+        operators: The operators that are pooled.
+        at: The checkpoint's label.
+    """
+    parts = []
+    for place, name in enumerate(CONTROLS):
+        contrast = found["control"][:, place] - found["heuristic"]
+        what = f"accuracy without {SAID[name]} minus without the prompt's"
+        parts.append(margins.above(reading.sample(found, contrast, operators), MARGIN, what=what))
+    verdict = every(*parts, what=f"at {at}")
+    mine = reading.rows(found, operators, "evaluation")
+    short = float(found["short"][mine].mean())
+    if short > SHORT:
+        why = f"{short:.0%} of the prompts have fewer than {K} such neurons in some layer"
+        return replace(reading.undecided(verdict, why), p=1.0, p_refuted=1.0)
+    return verdict
+
+
+def works_throughout(
+    checkpoints: Mapping[str, Measurement], operators: Mapping[str, Sequence[int]]
+) -> Verdict:
+    """Whether a knock-out of heuristics beats random ones at each of some checkpoints.
+
+    Args:
+        checkpoints: ``arithmetic.bag_knockouts`` by label, in order.
+        operators: Those that are pooled at each of them.
+    """
+    if len(checkpoints) < FEWEST:
+        return not_applicable(
+            f"knock-outs were measured at {len(checkpoints)} checkpoints that do arithmetic, and "
+            f"{FEWEST} are needed"
+        )
+    parts = [beats_random(each, operators[at], at) for at, each in checkpoints.items()]
+    return every(*parts, what=f"{K} neurons a layer at {len(parts)} checkpoints")
