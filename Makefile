@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup claims smollm2 embedded test check lint types layers format wheel wheel-empty benchmarks clean
+.PHONY: help setup claims smollm2 embedded test check lint types layers format docs wheel wheel-empty benchmarks clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ layers: $(READY)  ## imports run one way
 format: $(READY)  ## rewrite to the project's style
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+
+docs: $(READY)  ## write the reference from docstrings and options
+	$(BIN)/python docs/reference.py docs/reference.md
 
 wheel: $(READY)  ## build the wheel, and use it from an empty folder beside the installed dependencies
 	rm -rf build/dist

@@ -20,13 +20,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+QUIETLY = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+"""The command has imported mechtests before pytest, which would rewrite its assertions."""
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 def _pytest(arguments: list[str]) -> None:
     import pytest
 
-    raise typer.Exit(int(pytest.main([str(shipped.folder("assertions")), *arguments])))
+    raise typer.Exit(int(pytest.main([*QUIETLY, *shipped.as_arguments(), *arguments])))
 
 
 @app.command(context_settings=PASSED_ON)
@@ -42,18 +44,33 @@ def plan(context: typer.Context) -> None:
 
 
 @app.command()
-def claims() -> None:
-    """List the claims that come with mechtests."""
+def claims(
+    bibtex: Annotated[
+        bool, typer.Option("--bibtex", help="print the papers alone, as a bibliography")
+    ] = False,
+) -> None:
+    """List the claims that come with mechtests, and the papers they are of."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
+    from mechtests.reporting.papers import PAPERS
+
+    if bibtex:
+        typer.echo("\n\n".join(paper.bibtex for paper in PAPERS.values()))
+        return
     console = Console(highlight=False)
+    cited: set[str] = set()
     for name, same in groupby(shipped.claims(), key=lambda claim: claim.id):
         claim, *others = same
+        if claim.paper in PAPERS and claim.paper not in cited:
+            cited.add(claim.paper)
+            console.print(Text(PAPERS[claim.paper].citation, style="italic"))
         tasks = ", ".join(each.task for each in (claim, *others) if each.task)
         on = f" ({tasks})" if tasks else ""
-        console.print(f"[bold]{name}[/bold]{on}  over {claim.over}, v{claim.version}")
+        numbered = "section " if claim.section[:1].isdigit() else ""
+        section = f", {numbered}{claim.section}" if claim.section else ""
+        console.print(f"[bold]{name}[/bold]{on}  over {claim.over}, v{claim.version}{section}")
         for part, text in (
             ("says", claim.says),
             ("rule", claim.rule),
@@ -372,13 +389,16 @@ def bless(
 
 
 @app.command()
-def doctor() -> None:
-    """Print what is installed and where things are kept."""
-    from mechtests.reporting.records import installed_versions
-    from mechtests.store import default_folder
+def doctor(
+    store: Annotated[
+        str | None, typer.Option("--mech-cache", metavar="DIR-or-URL", help="another store")
+    ] = None,
+) -> None:
+    """Check the installation, a line a check; exits with 1 where something is wrong."""
+    from mechtests import doctor as doctors
 
-    typer.echo(f"python {sys.version.split()[0]}")
-    for package, version in installed_versions().items():
-        typer.echo(f"{package} {version or 'not installed'}")
-    typer.echo(f"measurements and converted models: {default_folder()}")
-    typer.echo(f"claims: {shipped.folder('assertions')}, {len(list(shipped.claims()))} of them")
+    sound = True
+    for check in doctors.examine(store):
+        sound = sound and check.sound
+        typer.echo(str(check))
+    raise typer.Exit(0 if sound else 1)
