@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 PUBLIC: dict[str, tuple[str, ...]] = {
-    "mechtests": ("claim",),
+    "mechtests": ("claim", "judge", "open", "explain"),
     "mechtests.claim": ("Claim",),
     "mechtests.verdict": ("Outcome", "Verdict", "Control", "refuted", "exactly", "not_applicable"),
     "mechtests.measurement": ("Sample", "Measurement", "Recorded"),
