@@ -28,6 +28,7 @@ import numpy as np
 
 from mechtests.errors import NotApplicable
 from mechtests.tasks.assembled import pieces
+from mechtests.tasks.grammar import Choices, Grammar, free
 from mechtests.tasks.prompts import Ids, Prompts, Task, Tokenizer
 
 OPERATORS = ("+", "-", "*", "/")
@@ -153,7 +154,11 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
             beside what stands next to it.
     """
     known = symbols(tokenizer)
-    problems = _problems(known.largest, n, generator)
+    return _prompts(tokenizer, known, _problems(known.largest, n, generator))
+
+
+def _prompts(tokenizer: Tokenizer, known: Symbols, problems: Sequence[Ids]) -> Prompts:
+    """The prompts of operator, operands, result, cluster and half, each ``[prompt]``."""
     operator, first, second, result, cluster, half = problems
     middle = [known.numbers[first], known.operators[operator], known.numbers[second]]
     start = [] if tokenizer.bos is None else [np.full(len(first), tokenizer.bos)]
@@ -185,6 +190,44 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
     )
     _check(tokenizer, known, prompts)
     return prompts
+
+
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    """The operator, then the operands of its legal problems, smallest first.
+
+    Raises:
+        NotApplicable: A sign, or a number up to 99, is not one token.
+    """
+    known = symbols(tokenizer)
+    seconds = [_seconds(operator, known.largest) for operator in range(len(OPERATORS))]
+
+    def of(chosen: Choices) -> dict[int, list[int]]:
+        return seconds[OPERATORS.index(str(chosen["operator"]))]
+
+    def build(every: Sequence[Choices]) -> Prompts:
+        operator = np.array([OPERATORS.index(str(each["operator"])) for each in every])
+        first = np.array([int(each["first"]) for each in every])
+        second = np.array([int(each["second"]) for each in every])
+        pairs = zip(operator, first, second, strict=True)
+        result = np.array([int(RESULTS[sign](a, b)) for sign, a, b in pairs])
+        place = np.arange(len(every))
+        return _prompts(tokenizer, known, [operator, first, second, result, place, place % 2])
+
+    slots = {
+        "operator": free(OPERATORS),
+        "first": lambda chosen: list(of(chosen)),
+        "second": lambda chosen: of(chosen).get(int(chosen["first"]), []),
+    }
+    return Grammar(slots, build)
+
+
+def _seconds(operator: int, largest: int) -> dict[int, list[int]]:
+    """The second operands that are legal with each first one, both ascending."""
+    found: dict[int, list[int]] = {}
+    every = legal(operator, largest)
+    for first, second in zip(every.first.tolist(), every.second.tolist(), strict=True):
+        found.setdefault(first, []).append(second)
+    return found
 
 
 def _problems(largest: int, n: int, generator: np.random.Generator) -> list[Ids]:
@@ -243,6 +286,7 @@ arithmetic = Task(
     generate=generate,
     sizes={"quick": 8_000, "standard": 230_335, "full": 230_335},
     longest=5,
+    grammar=grammar,
 )
 """Quick: a sample, about 2,000 problems an operator. Standard and full: the census of the largest
 vocabulary, of which smaller ones have less (Pythia 225,686, sprout about 21,000)."""

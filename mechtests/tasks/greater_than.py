@@ -19,6 +19,7 @@ import numpy as np
 
 from mechtests.errors import NotApplicable, UsageError
 from mechtests.tasks.assembled import assembled, one_token, pieces
+from mechtests.tasks.grammar import Choices, Grammar, free
 from mechtests.tasks.prompts import Column, Ids, Levels, Prompts, Task, Tokenizer, padded
 
 SENTENCES = (
@@ -27,6 +28,7 @@ SENTENCES = (
     "People say that the {noun} continued from the year {first} to the year {century}",
     "It was in the year {first} that the {noun} began, and it ended in the year {century}",
 )
+SHORTEST_FIRST = tuple(sorted(SENTENCES, key=len))
 NOUNS = (
     *("war", "siege", "reign", "voyage", "treaty", "famine", "strike", "festival", "empire"),
     *("plague", "rebellion", "expedition", "dynasty", "alliance", "project", "program"),
@@ -208,17 +210,61 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
     made = list(islice(rows(years.clean, generator), n + LOOK_AHEAD))
     year = [row.year for row in made]
     others = [next(y for y in year[i + 2 :: 2] if y != year[i]) for i in range(n)]
-    texts = [row.text(f"{row.year:02d}") for row in made[:n]]
+    return _prompts(tokenizer, years, made[:n], others)
+
+
+def _prompts(
+    tokenizer: Tokenizer, years: Years, made: Sequence[Row], others: Sequence[int]
+) -> Prompts:
+    """The prompts of some rows, with the other year of each."""
     prompts = assembled(
         tokenizer,
-        texts,
-        {"year 01": [row.text(CORRUPTED_YEAR) for row in made[:n]]},
-        strata=[(row.noun, row.template, row.half) for row in made[:n]],
-        answers=_answers(years.tokens, year[:n]),
+        [row.text(f"{row.year:02d}") for row in made],
+        {"year 01": [row.text(CORRUPTED_YEAR) for row in made]},
+        strata=[(row.noun, row.template, row.half) for row in made],
+        answers=_answers(years.tokens, [row.year for row in made]),
         varied="years",
     )
     prompts = replace(prompts, tokens=_other(years.tokens, others))
     return _annotated(tokenizer, years.tokens, prompts)
+
+
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    """Sentence (shortest first), noun, century and a year of it.
+
+    The other year of a prompt is the smallest one, or the largest for the smaller half.
+
+    Raises:
+        NotApplicable: The tokenizer does not split years in two.
+    """
+    years = split_years(tokenizer)
+    by_century: dict[str, list[int]] = {}
+    for century, year in years.clean:
+        by_century.setdefault(century, []).append(year)
+    known = sorted({year for _, year in years.clean})
+    middle = known[len(known) // 2]
+
+    def build(every: Sequence[Choices]) -> Prompts:
+        made = [
+            Row(
+                NOUNS.index(str(each["noun"])),
+                SENTENCES.index(str(each["sentence"])),
+                i % 2,
+                str(each["century"]),
+                int(each["year"]),
+            )
+            for i, each in enumerate(every)
+        ]
+        others = [known[-1] if row.year < middle else known[0] for row in made]
+        return _prompts(tokenizer, years, made, others)
+
+    slots = {
+        "sentence": free(SHORTEST_FIRST),
+        "noun": free(NOUNS),
+        "century": free(list(by_century)),
+        "year": lambda chosen: by_century[str(chosen["century"])],
+    }
+    return Grammar(slots, build)
 
 
 def _other(tokens: dict[int, int], years: Sequence[int]) -> dict[str, Ids]:
@@ -284,4 +330,5 @@ greater_than = Task(
     corruption="year 01",
     annotate=annotate,
     column=Column("correct_idx", range(99), answers),
+    grammar=grammar,
 )

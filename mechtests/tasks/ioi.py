@@ -11,7 +11,7 @@ In what follows A is the indirect object (IO) and B the subject (S).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from mechtests.errors import NotApplicable, UsageError
 from mechtests.tasks.assembled import assembled
+from mechtests.tasks.grammar import Choices, Grammar, Value, free
 from mechtests.tasks.names import single_token_names
 from mechtests.tasks.prompts import Ids, Levels, Prompts, Task, Tokenizer
 
@@ -39,6 +40,7 @@ SENTENCES = (
     "The {place} that {first} and {second} visited sold a {object}. {subject} gave it to",
     "Two friends, {first} and {second}, picked up a {object} at the {place}. {subject} gave it to",
 )
+SHORTEST_FIRST = tuple(sorted(SENTENCES, key=len))
 ORDERS = ("ABBA", "BABA")
 TEMPLATES = len(SENTENCES) * len(ORDERS)
 PLACES = (
@@ -143,7 +145,11 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
             f"{tokenizer.name} make at most {most} whose two names were not together in training; "
             "ask for fewer"
         )
-    rows = list(islice(pairs(list(names), generator, unseen), n))
+    return _prompts(tokenizer, names, list(islice(pairs(list(names), generator, unseen), n)))
+
+
+def _prompts(tokenizer: Tokenizer, names: dict[str, int], rows: Sequence[Row]) -> Prompts:
+    """The prompts of some rows."""
     cluster = np.array([row.cluster for row in rows])
     template = [row.template for row in rows]
     prompts = assembled(
@@ -159,6 +165,46 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
     )
     absent = np.array([names[row.names["Z"]] for row in rows])
     return annotate(tokenizer, replace(prompts, tokens={"absent": absent}))
+
+
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    """Sentence (shortest first), order of names, place, object and an unseen pair of names.
+
+    The names that only corrupted prompts have are the first others there are.
+
+    Raises:
+        NotApplicable: Too few first names are one token, or none was held out with another.
+    """
+    names = single_token_names(tokenizer)
+    partners = {a: [b for b in names if a != b and tokenizer.unseen("names", a, b)] for a in names}
+    paired = [name for name, others in partners.items() if others]
+    if not paired:
+        raise NotApplicable(f"{tokenizer.name}: no pair of names was held out of its training")
+
+    def where_named(word: str, values: Sequence[Value]) -> Callable[[Choices], Sequence[Value]]:
+        return lambda chosen: values if f"{{{word}}}" in str(chosen["sentence"]) else values[:1]
+
+    def build(every: Sequence[Choices]) -> Prompts:
+        return _prompts(tokenizer, names, [_row(i, each, names) for i, each in enumerate(every)])
+
+    slots = {
+        "sentence": free(SHORTEST_FIRST),
+        "order": free(ORDERS),
+        "place": where_named("place", PLACES),
+        "object": where_named("object", OBJECTS),
+        "IO": free(paired),
+        "S": lambda chosen: partners[str(chosen["IO"])],
+    }
+    return Grammar(slots, build)
+
+
+def _row(cluster: int, chosen: Choices, names: dict[str, int]) -> Row:
+    a, b = str(chosen["IO"]), str(chosen["S"])
+    others = islice((name for name in names if name not in (a, b)), 3)
+    template = ORDERS.index(str(chosen["order"])) * len(SENTENCES)
+    template += SENTENCES.index(str(chosen["sentence"]))
+    roles = {"A": a, "B": b, **dict(zip("ZXY", others, strict=True))}
+    return Row(cluster, template, roles, str(chosen["place"]), str(chosen["object"]))
 
 
 def annotate(tokenizer: Tokenizer, prompts: Prompts) -> Prompts:
@@ -213,4 +259,5 @@ ioi = Task(
     levels=Levels({"correct": 0.60, "logit_difference": 0.0}),
     corruption="S2->IO",
     annotate=annotate,
+    grammar=grammar,
 )

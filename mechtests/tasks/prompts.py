@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mechtests.tasks.grammar import Grammar
 
 Ids = NDArray[np.int64]
 
@@ -201,6 +204,8 @@ class Task:
         column: The column that gives the answers in published files of this task, where
             one number does.
         reader: How it reads a user's own file; ``csv_prompts`` does unless said.
+        grammar: ``grammar(tokenizer)`` gives its prompts as named choices that can be searched,
+            or raises ``NotApplicable``; ``generate`` makes no others.
     """
 
     name: str
@@ -214,6 +219,7 @@ class Task:
     annotate: Callable[[Tokenizer, Prompts], Prompts] | None = field(default=None, repr=False)
     column: Column | None = None
     reader: Reader | None = None
+    grammar: Callable[[Tokenizer], Grammar] | None = field(default=None, repr=False)
 
     @property
     def behaviour(self) -> Task:

@@ -8,7 +8,7 @@ adjective of a sentence varies when every name has been in every sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from mechtests.errors import NotApplicable, UsageError
 from mechtests.tasks.assembled import assembled, first_change, one_token, pieces
+from mechtests.tasks.grammar import Choices, Grammar, free
 from mechtests.tasks.prompts import Levels, Prompts, Task, Tokenizer
 
 SENTENCES = (
@@ -30,6 +31,7 @@ SENTENCES = (
     "Of course {name} is always {word} in the morning, isn't",
     "I think {name} is rather {word} about money, isn't",
 )
+SHORTEST_FIRST = tuple(sorted(SENTENCES, key=len))
 WORDS = (
     *("kind", "careful", "gifted", "patient", "quiet", "brave", "cheerful", "clever"),
     *("young", "funny"),
@@ -87,6 +89,26 @@ def usable_names(tokenizer: Tokenizer, generator: np.random.Generator) -> list[N
     Raises:
         NotApplicable: There are fewer than 8 of a gender.
     """
+    known = _known(tokenizer)
+    asked = [
+        [name for name in names if any(tokenizer.unseen("pronoun", name, word) for word in WORDS)]
+        for names in known
+    ]
+    used = min(MOST, *map(len, asked))
+    drawn = [generator.permutation(names)[:used].tolist() for names in asked]
+    return [
+        Name(text, gender, i % 2, 2 * i + gender)
+        for gender, names in enumerate(drawn)
+        for i, text in enumerate(names)
+    ]
+
+
+def _known(tokenizer: Tokenizer) -> list[list[str]]:
+    """The male and the female names that are one token.
+
+    Raises:
+        NotApplicable: There are fewer than 8 of a gender.
+    """
     known = [
         [name for name in names if one_token(tokenizer, name) is not None]
         for names in (MALE, FEMALE)
@@ -99,17 +121,7 @@ def usable_names(tokenizer: Tokenizer, generator: np.random.Generator) -> list[N
                 f"and {FEWEST} are needed; {pieces(tokenizer, f' {split}')}; take a model whose "
                 "tokenizer knows names, or give prompts of your own as a CSV"
             )
-    free = [
-        [name for name in names if any(tokenizer.unseen("pronoun", name, word) for word in WORDS)]
-        for names in known
-    ]
-    used = min(MOST, *map(len, free))
-    drawn = [generator.permutation(names)[:used].tolist() for names in free]
-    return [
-        Name(text, gender, i % 2, 2 * i + gender)
-        for gender, names in enumerate(drawn)
-        for i, text in enumerate(names)
-    ]
+    return known
 
 
 def rows(tokenizer: Tokenizer, names: list[Name], generator: np.random.Generator) -> Iterator[Row]:
@@ -151,7 +163,7 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
         NotApplicable: Too few names are one token, or a pronoun is not.
         UsageError: There are more prompts than names, sentences and adjectives make.
     """
-    he, she = pronouns(tokenizer)
+    pronouns(tokenizer)
     names = usable_names(tokenizer, generator)
     made = list(islice(rows(tokenizer, names, generator), n))
     if len(made) < n:
@@ -159,6 +171,12 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
             f"pronoun: {n} prompts asked for, and the {len(names)} names that are one token for "
             f"{tokenizer.name} make at most {len(made)}; ask for fewer"
         )
+    return _prompts(tokenizer, made)
+
+
+def _prompts(tokenizer: Tokenizer, made: Sequence[Row]) -> Prompts:
+    """The prompts of some rows."""
+    he, she = pronouns(tokenizer)
     gender = np.array([row.name.gender for row in made])
     prompts = assembled(
         tokenizer,
@@ -169,6 +187,41 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
         varied="names",
     )
     return annotate(tokenizer, prompts)
+
+
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    """Sentence (shortest first), adjective, and a name that was not in training with it.
+
+    The name of the corrupted prompt is the first of the other gender that was not either.
+
+    Raises:
+        NotApplicable: Too few names are one token, or a pronoun is not.
+    """
+    pronouns(tokenizer)
+    genders = {name: gender for gender, names in enumerate(_known(tokenizer)) for name in names}
+    unseen = {
+        word: [name for name in genders if tokenizer.unseen("pronoun", name, word)]
+        for word in WORDS
+    }
+    words = [word for word, names in unseen.items() if len({genders[n] for n in names}) > 1]
+    if not words:
+        raise NotApplicable(f"{tokenizer.name}: no adjective was held out with names of both kinds")
+
+    def build(every: Sequence[Choices]) -> Prompts:
+        rows = []
+        for i, each in enumerate(every):
+            name, word = str(each["name"]), str(each["word"])
+            other = next(n for n in unseen[word] if genders[n] != genders[name])
+            template = SENTENCES.index(str(each["sentence"]))
+            rows.append(Row(template, Name(name, genders[name], i % 2, i), other, word))
+        return _prompts(tokenizer, rows)
+
+    slots = {
+        "sentence": free(SHORTEST_FIRST),
+        "word": free(words),
+        "name": lambda chosen: unseen[str(chosen["word"])],
+    }
+    return Grammar(slots, build)
 
 
 def pronouns(tokenizer: Tokenizer) -> tuple[int, int]:
@@ -209,4 +262,5 @@ pronoun = Task(
     levels=Levels({"correct": 0.60, "logit_difference": 0.0}),
     corruption="other gender",
     annotate=annotate,
+    grammar=grammar,
 )
