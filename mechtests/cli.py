@@ -389,6 +389,42 @@ def bless(
 
 
 @app.command()
+def falsify(
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="a claim by its id")],
+    model: Annotated[str, typer.Option(help="a model, as for --model of pytest")],
+    task: Annotated[str | None, typer.Option(help="which task, of a claim over several")] = None,
+    checkpoint: Annotated[str, typer.Option(help="one of the model's: step1000")] = "final",
+    budget: Annotated[int, typer.Option(help="run so many prompts at most")] = 1000,
+    seed: Annotated[int, typer.Option(help="what the draws start from")] = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="never ask the network")] = False,
+    reports: REPORTS = None,
+) -> None:
+    """Search for the smallest prompt that breaks a claim's behaviour.
+
+    Prompts are drawn from the grammar of the claim's task and run, one forward pass each; one that
+    the model gets wrong is made as simple as it can be, shown beside the prompt most like it that
+    passes, and kept in the folder of reports, to be run first the next time. Exits with 0 where
+    none is found, 1 where one is, 4 where there is nothing to search.
+    """
+    from mechtests import falsifying
+    from mechtests.reporting import counterexample
+
+    with _usage("falsify"):
+        found = falsifying.falsify(
+            claim,
+            model,
+            task=task,
+            checkpoint=checkpoint,
+            budget=budget,
+            seed=seed,
+            offline=offline,
+            reports=_reports(reports),
+        )
+    typer.echo(counterexample.render(found))
+    raise typer.Exit(0 if found.counterexample is None else 1)
+
+
+@app.command()
 def doctor(
     store: Annotated[
         str | None, typer.Option("--mech-cache", metavar="DIR-or-URL", help="another store")
