@@ -9,7 +9,7 @@ from mechtests import claim
 from mechtests.arithmetic import gates, knockout_measures, measures, reading
 from mechtests.arithmetic.knockout_measures import CONTROLS, KS, TYPES
 from mechtests.arithmetic.reading import pooled
-from mechtests.arithmetic.throughout import SHORT, beats
+from mechtests.arithmetic.throughout import beats, unless_short
 from mechtests.measurement import Sample
 from mechtests.rules import below
 from mechtests.statistics import proportion_p
@@ -61,10 +61,7 @@ def test_a_problem_needs_the_neurons_of_its_heuristics(measured, judge):
     found, gated = measured.found, gates.gated_operators(measured.answers)
     operators = reading.operators_of(found)
     verdict = pooled(lambda some: drops(found, some, K), operators, gated)
-    short = float(found["short"][:, K].mean())
-    if short > SHORT:
-        why = f"{short:.0%} of the prompts have fewer than {KS[K]} such neurons in some layer"
-        verdict = reading.undecided(verdict, why)
+    verdict = unless_short(verdict, float(found["short"][:, K].mean()), KS[K])
     accuracy = {"heuristics": found["heuristic"].mean(0).tolist()} | {
         name: found["control"][:, :, at].mean(0).tolist() for at, name in enumerate(CONTROLS)
     }

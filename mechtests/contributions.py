@@ -27,19 +27,6 @@ SHOWN = 5
 HEAD_AXES = ("prompt", "layer", "head")
 
 
-def sample_of(verdict: Verdict, looked: Sequence[Sample]) -> Sample | None:
-    """The sample whose mean is the verdict's estimate, of those that its rules summarized."""
-    if verdict.estimate is None:
-        return None
-    for sample in reversed(looked):
-        if len(sample) != verdict.prompts:
-            continue
-        found = statistics.summary(sample)
-        if found.mean == verdict.estimate and found.clusters == verdict.clusters:
-            return sample
-    return None
-
-
 def prompts_of(
     sample: Sample, read: Mapping[str, Measurement], case: Case, opened: Opened
 ) -> Prompts | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mechtests import comparing, contributions, direct, engine, judging, plan, watching
+from mechtests import comparing, contributions, direct, engine, judging, plan
 from mechtests.case import Case
 from mechtests.errors import MechtestsError
 from mechtests.measured import Measured, MeasuredModels
-from mechtests.measurement import HALVES, Measurement, Sample
+from mechtests.measurement import HALVES, Measurement
 from mechtests.models import recording
 from mechtests.models.cell import Cell
 from mechtests.models.live import LiveSource
@@ -29,21 +29,19 @@ PROFILES = ("quick", "standard", "full")
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """A verdict, with what its test read and what its rules looked at.
+    """A verdict, with what its test read.
 
     Attributes:
         case: What was judged.
         verdict: What was found.
         results: What was measured.
         read: The claim's measurements in the cell itself, watched, by name; none over several.
-        looked: The samples that rules summarized, in order.
     """
 
     case: Case
     verdict: Verdict
     results: Results
     read: dict[str, Measurement]
-    looked: tuple[Sample, ...]
 
 
 def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
@@ -127,9 +125,8 @@ def watch(case: Case, test: direct.Test, results: Results) -> Judgement:
             )
         return watched
 
-    with watching.looking() as looked:
-        verdict = judging.verdict_of(case, results, test, seen=seen)
-    return Judgement(case, verdict, results, read, tuple(looked))
+    verdict = judging.verdict_of(case, results, test, seen=seen)
+    return Judgement(case, verdict, results, read)
 
 
 def _explained(
@@ -137,7 +134,7 @@ def _explained(
 ) -> Explanation:
     case, verdict, notes = judged.case, judged.verdict, []
     part = deciding(verdict)
-    sample = contributions.sample_of(part, judged.looked)
+    sample = part.sample
     one = not case.series
     contrast = contributions.contrast(part, sample, judged.read) if one else None
     if contrast is not None and sample is not None:

@@ -143,7 +143,7 @@ class MeasuredModels:
 def _watched(found: Measurement | Series, name: str) -> Measurement | Series:
     if isinstance(found, Series):
         each = tuple(Watched.around(measurement, name) for measurement in found.measurements)
-        return Series(found.moments, each)
+        return Series(found.moments, each, found.left_out)
     return Watched.around(found, name)
 
 

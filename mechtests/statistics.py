@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mechtests import watching
 from mechtests.errors import MeasurementError
 from mechtests.measurement import Sample
 
@@ -128,7 +127,6 @@ def summary(sample: Sample) -> Summary:
     Raises:
         MeasurementError: There is no prompt, or a value is NaN or infinite.
     """
-    watching.look(sample)
     means = cluster_means(sample)
     spread = 0.0 if _constant(means) else float(means.std(ddof=1))
     return Summary(float(means.mean()), spread, len(means), len(sample))

@@ -1,16 +1,14 @@
-"""What a claim reads of its measurements while it judges, and which samples its rules look at.
+"""What a claim reads of its measurements while it judges, and what its samples are made of.
 
 A claim is a function from measurements to a verdict. To explain the verdict prompt by prompt and
 head by head, its measurements are handed over as ``Watched`` ones: their samples remember what
-they are made of through sums, differences and factors, and every sample that a rule summarizes is
-noted. No claim and no rule knows of it.
+they are made of through sums, differences and factors, up to the one that decides, which the
+verdict keeps. No claim and no rule knows of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -121,27 +119,6 @@ class Watched(Measurement):
 
         rows = np.flatnonzero(self.of(half))
         return Traced(sample.values, sample.cluster, sample.unit, (part,), rows, self.label)
-
-
-_LOOKED: ContextVar[list[Sample] | None] = ContextVar("mechtests_looked", default=None)
-
-
-def look(sample: Sample) -> None:
-    """Note that a rule summarizes a sample, where somebody is watching."""
-    looked = _LOOKED.get()
-    if looked is not None:
-        looked.append(sample)
-
-
-@contextmanager
-def looking() -> Iterator[list[Sample]]:
-    """The samples that rules summarize meanwhile, in order."""
-    looked: list[Sample] = []
-    token = _LOOKED.set(looked)
-    try:
-        yield looked
-    finally:
-        _LOOKED.reset(token)
 
 
 def rows_of(sample: Sample, among: Sequence[Measurement]) -> tuple[str, NDArray[np.int64]] | None:

@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mechtests.arithmetic import dynamics
-from mechtests.arithmetic.dynamics import (
-    Heuristics,
-    accumulates,
-    churn,
-    stationary,
-    trend,
-    turnovers,
-)
+from mechtests.arithmetic import churning, dynamics
+from mechtests.arithmetic.churning import stationary, turnovers
+from mechtests.arithmetic.dynamics import accumulates, churn, trend
 from mechtests.arithmetic.mutual import (
     Explained,
     masks,
@@ -28,6 +22,7 @@ from mechtests.arithmetic.mutual import (
     over_checkpoints,
     random_subset,
 )
+from mechtests.arithmetic.triples import Heuristics
 from mechtests.errors import MeasurementError, UsageError
 from mechtests.margins import above
 from mechtests.measurement import Sample
@@ -140,7 +135,7 @@ def test_a_series_in_reverse_is_not_said_to_accumulate() -> None:
 def test_churn_holds_no_more_often_than_a_twentieth(
     rate: float, bursts: bool, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dynamics, "CHURNS", 19)  # the smallest p is the level; quicker
+    monkeypatch.setattr(churning, "CHURNS", 19)  # the smallest p is the level; quicker
     runs, held, rises = 200, 0, 0
     for seed in range(runs):
         generator = np.random.default_rng([seed, int(100 * rate), bursts, together])
@@ -153,7 +148,7 @@ def test_churn_holds_no_more_often_than_a_twentieth(
 
 
 def test_the_churn_null_is_calibrated_on_its_own_series(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamics, "CHURNS", 39)
+    monkeypatch.setattr(churning, "CHURNS", 39)
     runs, below = 200, 0
     for seed in range(runs):
         generator = np.random.default_rng(seed)

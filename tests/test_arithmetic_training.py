@@ -10,9 +10,17 @@ import pytest
 import torch
 
 from mechtests import engine, plan
-from mechtests.arithmetic import heuristic_measures, learned, neuron_measures, throughout
-from mechtests.arithmetic import training_measures as measures
+from mechtests.arithmetic import (
+    bag_knockout_measures,
+    heuristic_measures,
+    learned,
+    mutual_measures,
+    neuron_measures,
+    throughout,
+)
+from mechtests.arithmetic import bag_measures as measures
 from mechtests.arithmetic.averages import averages
+from mechtests.arithmetic.bag_measures import triples_of
 from mechtests.arithmetic.faithfulness import Kept, run_circuits
 from mechtests.arithmetic.gates import Gated
 from mechtests.arithmetic.heuristics import decoded
@@ -20,7 +28,6 @@ from mechtests.arithmetic.learned import Learned
 from mechtests.arithmetic.mutual import masks, mutual, neurons_of
 from mechtests.arithmetic.problems import Problems
 from mechtests.arithmetic.throughout import beats_random, works_throughout
-from mechtests.arithmetic.training_measures import triples_of
 from mechtests.case import Case
 from mechtests.checkpoints import Series
 from mechtests.claim import Claim
@@ -46,8 +53,8 @@ ATTRIBUTION = neuron_measures.attribution(
 NEEDS = {
     "answers": measures.answers_here(),
     "bags": measures.bags_here(),
-    "kept": measures.mutual_here(),
-    "knocked": measures.knockouts_here(),
+    "kept": mutual_measures.mutual_here(),
+    "knocked": bag_knockout_measures.knockouts_here(),
 }
 
 
@@ -61,7 +68,7 @@ def cells() -> tuple[Cell, ...]:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Results of a sprout at some checkpoints, with knock-outs of up to 3 neurons a layer."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(measures, "K", 3)
+    patch.setattr(bag_knockout_measures, "K", 3)
     store, every = Store(tmp_path_factory.mktemp("training")), cells()
     case = Case(Claim("t.x", "", "", over="training", needs=NEEDS), every[-1], every, SPROUT)
     results = engine.run(plan.build([case], Settings(), store, offline=True), store, offline=True)
@@ -210,7 +217,7 @@ def test_a_model_with_fewer_important_neurons_than_are_knocked_out_cannot_be_ask
     loaded: tuple[Network, Problems],
 ) -> None:
     with pytest.raises(NotApplicable, match=r"4 important neurons a layer, 1\.5% of 288"):
-        measures._refuse_narrow(loaded[0])
+        bag_knockout_measures._refuse_narrow(loaded[0])
 
 
 def test_the_quick_profile_takes_fewer_problems_and_others_take_all() -> None:

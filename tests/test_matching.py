@@ -13,7 +13,7 @@ from scipy import stats
 
 from mechtests.arithmetic.libraries import Library, library
 from mechtests.arithmetic.logit_lens import lens_auc, value_logits
-from mechtests.arithmetic.matching import matched, result_sets, scores, triples
+from mechtests.arithmetic.matching import matched, result_sets, scores
 from mechtests.errors import MeasurementError, UsageError
 from tests import tiny
 
@@ -174,15 +174,6 @@ def test_a_score_of_the_threshold_is_a_match() -> None:
     found = np.array([0.7, 0.6999, 0.6, 0.5999], np.float32)
     assert matched(found, 0.7).tolist() == [True, False, False, False]
     assert matched(found).tolist() == [True, True, True, False]
-
-
-def test_triples_name_heuristic_layer_and_neuron() -> None:
-    found = grid(PLUS, 30)
-    matches = np.zeros((2, len(found)), bool)
-    matches[0, 0] = matches[1, 3] = matches[1, 5] = True
-    names = [heuristic.name for heuristic in found.heuristics]
-    expected = {(names[0], 2, 9), (names[3], 3, 1), (names[5], 3, 1)}
-    assert triples(matches, found, [(2, 9), (3, 1)]) == expected
 
 
 def test_neurons_propose_the_results_they_are_largest_on() -> None:

@@ -44,7 +44,7 @@ import numpy as np
 import pytest
 
 from mechtests import bands, onsets, trends
-from mechtests.arithmetic import dynamics
+from mechtests.arithmetic import churning
 from mechtests.circuits import stability
 from mechtests.claim import Claim
 from mechtests.metrics import algorithm
@@ -143,7 +143,7 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(rule.__kwdefaults__, "resamples", RESAMPLES)
     monkeypatch.setattr(stability, "PAIRS", CIRCUITS)
     monkeypatch.setattr(stability, "CHURNS", CIRCUITS)
-    monkeypatch.setattr(dynamics, "CHURNS", CIRCUITS)
+    monkeypatch.setattr(churning, "CHURNS", CIRCUITS)
     monkeypatch.setattr(algorithm, "DRAWS", CIRCUITS)
 
 

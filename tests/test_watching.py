@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechtests import statistics
 from mechtests.measurement import Measurement, Sample
 from mechtests.rules import above
-from mechtests.watching import Traced, Watched, look, looking, rows_of
+from mechtests.watching import Traced, Watched, rows_of
 
 VALUES = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
 
@@ -92,17 +91,12 @@ def test_it_notes_which_values_are_read_and_no_other() -> None:
     assert list(seen.read) == ["effect", "clean"]
 
 
-def test_what_a_rule_looks_at_is_noted_only_while_somebody_is_watching() -> None:
-    sample = measurement().sample("clean")
-    with looking() as first:
-        above(sample, 0.0, what="x")
-        with looking() as second:
-            statistics.summary(sample)
-        look(sample)
-    assert (len(first), len(second)) == (2, 1)
-    assert first[0] is sample
-    above(sample, 0.0, what="x")
-    assert len(first) == 2
+def test_a_verdict_keeps_the_sample_that_decides_with_what_it_is_made_of() -> None:
+    traced = watched().sample("clean", "evaluation") * 2.0
+    kept = above(traced, 0.0, what="x").sample
+    assert kept is traced
+    assert isinstance(kept, Traced)
+    assert [(part.factor, part.value) for part in kept.parts] == [(2.0, "clean")]
 
 
 def test_rows_are_known_by_trace_by_half_and_by_pairs() -> None:

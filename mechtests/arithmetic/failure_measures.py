@@ -77,7 +77,7 @@ def _classified(batch: Batch, place: int, problems: Problems) -> list[Classified
 
     ranked, found = batch.inputs["attribution"], batch.inputs["heuristics"]
     layers = [int(layer) for layer in ranked["layers"]]
-    effect = ranked["effect"][place, 0].sum(0) / ranked["count"][place, 0].sum()
+    effect = neuron_measures.mean_effect(ranked, place)
     top = neuron_measures.top_neurons(ranked, place)
     many = int(top[0].sum())
     next_ = [np.argsort(-each, kind="stable")[many : LOOKED_AT * many] for each in effect]

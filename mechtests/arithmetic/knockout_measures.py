@@ -38,7 +38,7 @@ def _bag(batch: Batch, place: int, operator: int) -> Important:
 
     ranked, found = batch.inputs["attribution"], batch.inputs["heuristics"]
     layers = ranked["layers"]
-    effect = ranked["effect"][place, 0].sum(0) / ranked["count"][place, 0].sum()
+    effect = neuron_measures.mean_effect(ranked, place)
     at, index = np.nonzero(neuron_measures.top_neurons(ranked, place))
     neurons = {
         (int(layers[a]), int(n)): row for row, (a, n) in enumerate(zip(at, index, strict=True))

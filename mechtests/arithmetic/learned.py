@@ -80,7 +80,13 @@ class Learned:
                     f"on, no {fewest} of them equally far apart in log tokens"
                 )
         joint = np.flatnonzero(self.read[:, operators].all(1)) if operators else np.empty(0, int)
-        return Window(tuple(self._spaced(joint, fewest)), Gated(tuple(operators), reasons))
+        window = tuple(self._spaced(joint, fewest))
+        if operators and not window:
+            together = ", ".join(NAMES[operator] for operator in operators)
+            short = f"{together}: no {fewest} checkpoints equally far apart at which all are gated"
+            reasons |= dict.fromkeys(operators, short)
+            operators = []
+        return Window(window, Gated(tuple(operators), reasons))
 
     def _spaced(self, places: NDArray[np.int64], fewest: int) -> list[int]:
         """Of some checkpoints the most that are equally far apart in log tokens."""

@@ -15,7 +15,7 @@ is one table of counts, and a heuristic is a sum over some of its cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -127,21 +127,6 @@ def _shares(order: _Order, masks: Masks, library: Library, two_sided: bool) -> F
 def matched(found: NDArray[np.float32], threshold: float = THRESHOLD) -> Mask:
     """Which scores are a match: at least the threshold, shape of the scores."""
     return found >= np.float32(threshold)
-
-
-def triples(
-    matches: Mask, library: Library, neurons: Sequence[tuple[int, int]]
-) -> frozenset[tuple[str, int, int]]:
-    """What was matched, as (heuristic, layer, neuron), to be compared over checkpoints.
-
-    Args:
-        matches: Shape ``[neuron, heuristic]``.
-        library: The heuristics; over the same pairs at every checkpoint.
-        neurons: Layer and number of each neuron.
-    """
-    names = [heuristic.name for heuristic in library.heuristics]
-    at = zip(*np.nonzero(matches), strict=True)
-    return frozenset((names[heuristic], *neurons[neuron]) for neuron, heuristic in at)
 
 
 def result_sets(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechtests import margins, statistics
+from mechtests.arithmetic.triples import Triple
 from mechtests.errors import MeasurementError, UsageError
 from mechtests.measurement import Sample
 from mechtests.rules import beside, value_control
@@ -22,7 +23,6 @@ from mechtests.verdict import Outcome, Verdict
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Triple = tuple[str, int, int]
 Neuron = tuple[int, int]
 
 EXPLAINED = 0.6

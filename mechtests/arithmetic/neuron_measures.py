@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from mechtests.arithmetic.faithfulness import Kept
     from mechtests.measurement import Measurement
+    from mechtests.models.network import Network
 
 GROUPS = 10
 """Groups of problems of which one is left out at a time (claims.md, Intervals)."""
@@ -42,15 +43,37 @@ CURVE = (0.0025, 0.005, 0.01, 0.03, 0.06, 0.125, 0.25, 0.5)
 """Shares of a layer's neurons at which faithfulness is shown."""
 
 
-def _attributions(batch: Batch) -> Mapping[str, Any]:
-    from mechtests.arithmetic.neurons import attributions, first_mlp_attributions
+def refuse_flat(network: Network) -> None:
+    """Refuse a network without middle and late layers.
 
-    network, problems = batch.network, problems_of(batch)
+    Raises:
+        NotApplicable: It has too few layers.
+    """
     if network.shape.layers < FEWEST_LAYERS:
         raise NotApplicable(
             f"{network.name} has {network.shape.layers} layers, and middle and late ones are told "
             f"apart from {FEWEST_LAYERS} on"
         )
+
+
+def mean_effect(ranked: Measurement, place: int) -> NDArray[np.float64]:
+    """The mean effect of each neuron on the selection half, ``[layer, neuron]``.
+
+    Args:
+        ranked: A measurement of ``attribution``.
+        place: The operator's place in it.
+    """
+    effect: NDArray[np.float64] = (
+        ranked["effect"][place, 0].sum(0) / ranked["count"][place, 0].sum()
+    )
+    return effect
+
+
+def _attributions(batch: Batch) -> Mapping[str, Any]:
+    from mechtests.arithmetic.neurons import attributions, first_mlp_attributions
+
+    network, problems = batch.network, problems_of(batch)
+    refuse_flat(network)
     late = list(late_layers(network.shape.layers))
     found: dict[str, list[Any]] = {name: [] for name in ("effect", "count", "size", "spread")}
     first: list[Any] = []
@@ -128,7 +151,7 @@ def _late_circuits(batch: Batch, place: int, draw: np.random.Generator) -> list[
     found, shape = batch.inputs["attribution"], batch.network.shape
     layers = [int(layer) for layer in found["layers"]]
     whole = Kept.everything(shape)
-    mean = found["effect"][place, 0].sum(0) / found["count"][place, 0].sum()
+    mean = mean_effect(found, place)
     others = (mean + found["spread"][place, 0], found["size"][place, 0])
     count = count_of(LATE_SHARE, shape.mlp_width)
     masks = (top_neurons(found, place), *(top(scores, count) for scores in others))

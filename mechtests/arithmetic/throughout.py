@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mechtests import margins
 from mechtests.arithmetic import reading
+from mechtests.arithmetic.bag_knockout_measures import K
 from mechtests.arithmetic.knockout_measures import CONTROLS
-from mechtests.arithmetic.training_measures import K
 from mechtests.measurement import Measurement
 from mechtests.rules import every
 from mechtests.verdict import Verdict, not_applicable
@@ -64,11 +64,21 @@ def beats_random(found: Measurement, operators: Sequence[int], at: str) -> Verdi
     """
     verdict = beats(found, operators, found["heuristic"], found["control"], f"at {at}")
     mine = reading.rows(found, operators, "evaluation")
-    short = float(found["short"][mine].mean())
-    if short > SHORT:
-        why = f"{short:.0%} of the prompts have fewer than {K} such neurons in some layer"
-        return replace(reading.undecided(verdict, why), p=1.0, p_refuted=1.0)
-    return verdict
+    return unless_short(verdict, float(found["short"][mine].mean()), K)
+
+
+def unless_short(verdict: Verdict, short: float, k: int) -> Verdict:
+    """The verdict, undecided where over a fifth of the prompts have too few neurons.
+
+    Args:
+        verdict: With k neurons of each layer.
+        short: The share of the prompts that have fewer in some layer.
+        k: How many are taken.
+    """
+    if short <= SHORT:
+        return verdict
+    why = f"{short:.0%} of the prompts have fewer than {k} such neurons in some layer"
+    return replace(reading.undecided(verdict, why), p=1.0, p_refuted=1.0)
 
 
 def works_throughout(
