@@ -25,6 +25,27 @@ QUIETLY = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarni
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
+REPORTS = Annotated[
+    Path | None, typer.Option(help="the folder of runs, where pytest's settings say another")
+]
+
+
+def _reports(given: Path | None) -> Path:
+    from mechtests.reporting.folders import reports
+
+    return given or reports(Path.cwd())
+
+
+@contextmanager
+def _usage(command: str) -> Iterator[None]:
+    """Say in a sentence what cannot be done, and exit with 4."""
+    try:
+        yield
+    except (MechtestsError, ImportError, OSError, ValueError) as error:
+        typer.echo(f"mechtests {command}: {error}", err=True)
+        raise typer.Exit(4) from None
+
+
 def _pytest(arguments: list[str]) -> None:
     import pytest
 
@@ -85,11 +106,8 @@ def fetch(model: Annotated[str, typer.Argument(help="a model by name: smollm2-13
     from mechtests.models import sources
     from mechtests.store import default_folder
 
-    try:
+    with _usage("fetch"):
         path = sources.resolve(model, cache=default_folder()).fetch()
-    except MechtestsError as error:
-        typer.echo(f"mechtests fetch: {error}", err=True)
-        raise typer.Exit(4) from None
     typer.echo(f"{model} is at {path}")
 
 
@@ -115,7 +133,7 @@ def circuit(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     from mechtests import extracting
     from mechtests.circuits import drawing
 
-    try:
+    with _usage("circuit"):
         for path in filter(None, (out, draw)):
             if not path.parent.is_dir():
                 raise UsageError(f"{path}: there is no folder {path.parent} to write it into")
@@ -136,9 +154,6 @@ def circuit(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
         if draw is not None:
             drawing.draw(found.circuit, draw, title=found.sentence)
             typer.echo(f"{draw}: its picture")
-    except (MechtestsError, OSError) as error:
-        typer.echo(f"mechtests circuit: {error}", err=True)
-        raise typer.Exit(4) from None
 
 
 @app.command()
@@ -163,7 +178,7 @@ def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     from mechtests.reporting import explanation_page
     from mechtests.reporting.page import encodes
 
-    try:
+    with _usage("explain"):
         found = explaining.explain(
             claim,
             list(sources.parse_models([model])),
@@ -175,9 +190,6 @@ def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
             store=cache,
             offline=offline,
         )
-    except MechtestsError as error:
-        typer.echo(f"mechtests explain: {error}", err=True)
-        raise typer.Exit(4) from None
     text = explanation_page.render(
         found,
         width=shutil.get_terminal_size((100, 24)).columns,
@@ -189,18 +201,17 @@ def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
 
 @app.command()
 def methods(
-    run: Annotated[Path, typer.Argument(help="a run's folder: reports/runs/20261127-...")],
+    run: Annotated[str, typer.Argument(help="a run's id or folder, or latest")] = "latest",
+    reports: REPORTS = None,
 ) -> None:
     """Write a methods paragraph of a run, and the BibTeX of the papers it judged."""
     from mechtests.reporting import methods as paragraphs
     from mechtests.reporting import records
 
-    try:
-        found = records.correct(records.read(run))
-        typer.echo(paragraphs.methods(found, records.header(run)), nl=False)
-    except MechtestsError as error:
-        typer.echo(f"mechtests methods: {error}", err=True)
-        raise typer.Exit(4) from None
+    with _usage("methods"):
+        found = records.find(_reports(reports), run)
+        judged = records.correct(records.read(found))
+        typer.echo(paragraphs.methods(judged, records.header(found)), nl=False)
 
 
 @app.command(name="import")
@@ -271,27 +282,6 @@ def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
         raise typer.Exit(4)
 
 
-REPORTS = Annotated[
-    Path | None, typer.Option(help="the folder of runs, where pytest's settings say another")
-]
-
-
-def _reports(given: Path | None) -> Path:
-    from mechtests.reporting.folders import reports
-
-    return given or reports(Path.cwd())
-
-
-@contextmanager
-def _usage(command: str) -> Iterator[None]:
-    """Say in a sentence what cannot be done, and exit with 4."""
-    try:
-        yield
-    except (MechtestsError, OSError) as error:
-        typer.echo(f"mechtests {command}: {error}", err=True)
-        raise typer.Exit(4) from None
-
-
 @app.command()
 def report(
     run: Annotated[str, typer.Argument(help="a run's id or folder, or latest")] = "latest",
@@ -310,7 +300,7 @@ def report(
 
     with _usage("report"):
         folder = _reports(reports)
-        found = records.latest(folder) if run == "latest" else records.find(folder, run)
+        found = records.find(folder, run)
         header = records.header(found)
         outputs.write(
             out,
@@ -381,7 +371,7 @@ def bless(
 
     with _usage("bless"):
         folder = _reports(reports)
-        run = records.latest(folder) if run_ == "latest" else records.find(folder, run_)
+        run = records.find(folder, run_)
         found, header = records.read(run), records.header(run)
         said = blessing.bless(file, found, header, inconclusive=inconclusive, flag="--inconclusive")
     for line in said:

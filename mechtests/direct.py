@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mechtests import engine, filing, judging, memory, plan, shipped
 from mechtests.case import Case
-from mechtests.claim import Claim
+from mechtests.claim import OVER, Claim
 from mechtests.errors import UsageError
 from mechtests.judged import Judged
+from mechtests.judging import Test
 from mechtests.models import sources
 from mechtests.models.live import LiveSource
 from mechtests.reporting import records
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
 
     from mechtests.store import Store
 
-Test = Callable[..., Any]
 Asked = str | Test | Iterable[str | Test]
-OVER = ("cell", "training", "scale", "seeds")
 
 
 def judge(  # noqa: PLR0913  (what is asked, of what, and how much of it is measured)
@@ -71,7 +71,9 @@ def judge(  # noqa: PLR0913  (what is asked, of what, and how much of it is meas
         UsageError: Nothing is called so, no claim matches, or an object is no decoder.
         LoadError: A model object and its tokenizer do not belong together.
     """
-    _check(over, profile)
+    if over not in OVER:
+        raise UsageError(f"over is one of {', '.join(OVER)}, got {over!r}")
+    check_profile(profile)
     chosen = choose(claims, over)
     given = model if isinstance(model, list | tuple) else [model]
     models = models_of(given, tokenizer, checkpoints, name=name, offline=offline)
@@ -83,10 +85,8 @@ def judge(  # noqa: PLR0913  (what is asked, of what, and how much of it is meas
         for subject in _Given(models).subjects(kind)
     ]
     kept = memory.opened(store)
-    with calm():
-        made = plan.build([case for case, _ in asked], settings, kept, offline=offline)
-        results = engine.run(made, kept, offline=offline)
-    found = [(case, _record(case, test, results)) for case, test in asked]
+    results = measure([case for case, _ in asked], settings, kept, offline=offline)
+    found = [(case, _record(case, test, results, models)) for case, test in asked]
     notes = [note for m in models if isinstance(m.source, LiveSource) for note in m.source.notes]
     corrected = records.correct([record for _, record in found])
     return Judged(
@@ -105,9 +105,12 @@ class _Given(Selection):
         self.models = {model.source.name: model for model in models}
 
 
-def _check(over: str, profile: str) -> None:
-    if over not in OVER:
-        raise UsageError(f"over is one of {', '.join(OVER)}, got {over!r}")
+def check_profile(profile: str) -> None:
+    """Refuse a profile that there is not.
+
+    Raises:
+        UsageError: It is none.
+    """
     if profile not in DRAWS:
         raise UsageError(f"profile is one of {', '.join(DRAWS)}, got {profile!r}")
 
@@ -126,6 +129,8 @@ def choose(claims: Asked, over: str) -> list[tuple[Claim, Test]]:
         if not mine:
             raise _no_claim(each)
         found.update({(claim.id, claim.task): (claim, test) for claim, test in mine})
+    if not found:
+        raise UsageError("claims are an empty list; name some, as '*' or 'induction'")
     chosen = [(claim, test) for claim, test in found.values() if claim.over == wanted]
     if not chosen:
         kinds = sorted({claim.over for claim, _ in found.values()})
@@ -150,8 +155,11 @@ def one_claim(name: str, task: str | None, over: str | None = None) -> tuple[Cla
     found = choose(name, over) if over else _matching(name)
     if exact := [(claim, test) for claim, test in found if claim.id == name]:
         found = exact
-    if task is not None:
-        found = [(claim, test) for claim, test in found if claim.task == task] or found
+    if task is not None and found:
+        tasks = dict.fromkeys(str(claim.task) for claim, _ in found)
+        found = [(claim, test) for claim, test in found if claim.task == task]
+        if not found:
+            raise UsageError(f"{name} is over {', '.join(tasks)}, not over {task!r}")
     if not found:
         raise _no_claim(name)
     if len(found) > 1:
@@ -238,41 +246,62 @@ def precision(models: Sequence[Model]) -> dict[str, Any]:
     return dict(zip(("dtype", "device"), next(iter(found)), strict=True)) if found else {}
 
 
+def measure(
+    cases: Sequence[Case], settings: Settings, store: Store, *, offline: bool = False
+) -> Results:
+    """What some cases read, made where it is missing; without a torch where all is stored."""
+    made = plan.build(cases, settings, store, offline=offline)
+    with calm() if made.missing else nullcontext():
+        return engine.run(made, store, offline=offline)
+
+
 @contextmanager
 def calm() -> Iterator[None]:
     """Torch as a process has it that only measures, whatever the caller has switched on."""
     import torch
 
-    with torch.inference_mode(False), torch.enable_grad():
-        states = torch.get_rng_state()
-        try:
-            with torch.autocast("cpu", enabled=False):
-                yield
-        finally:
-            torch.set_rng_state(states)
+    with ExitStack() as calmed:
+        calmed.enter_context(torch.inference_mode(False))
+        calmed.enter_context(torch.enable_grad())
+        calmed.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            calmed.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
-def _record(case: Case, test: Test, results: Results) -> Any:
+def _record(case: Case, test: Test, results: Results, models: Sequence[Model]) -> Any:
     started = time.monotonic()
     verdict = judging.verdict_of(case, results, test)
     seconds = time.monotonic() - started
     return filing.record(
-        case, verdict, results, nodeid="", reproduce=command(case, results.settings),
+        case, verdict, results, nodeid="", reproduce=command(case, results.settings, models),
         seconds=seconds,
     )  # fmt: skip
 
 
-def command(case: Case, settings: Settings) -> str:
-    """What reaches a verdict again: of names a command, of an object the call."""
+def command(case: Case, settings: Settings, models: Sequence[Model]) -> str:
+    """What reaches a verdict again: of names a command, of an object the call.
+
+    Args:
+        case: What was judged.
+        settings: With what.
+        models: The models of the run, as they were named.
+    """
     if any(isinstance(cell.source, LiveSource) for cell in case.cells):
-        return f"mechtests.judge(model, tokenizer, {case.claim.id!r}, profile={settings.profile!r})"
-    words = ["mechtests run", f"--mech-claims={case.claim.id}", f"--model={','.join(case.models)}"]
-    if not case.series and case.cell.checkpoint is not None:
-        words.append(f"--checkpoints={case.cell.checkpoint.label}")
+        more = [f"profile={settings.profile!r}"]
+        more += [f"seed={settings.seed}"] if settings.seed else []
+        more += [f"over={case.claim.over!r}"] if case.claim.over != "cell" else []
+        return f"mechtests.judge(model, tokenizer, {case.claim.id!r}, {', '.join(more)})"
+    mine = [model for model in models if model.source.name in case.models]
+    words = ["mechtests", "run", f"--mech-claims={case.claim.id}"]
+    words.append(f"--model={','.join(model.asked for model in mine)}")
+    at = case.cell.checkpoint and case.cell.checkpoint.label
+    if (chosen := mine[0].spec if case.series else at) is not None:
+        words.append(f"--checkpoints={chosen}")
     for option, default in (("profile", "quick"), ("seed", 0), ("dtype", "float32")):
         if (value := getattr(settings, option)) != default:
             words.append(f"--mech-{option}={value}")
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def one_case(claim: Claim, models: Sequence[Model]) -> Case:

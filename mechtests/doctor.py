@@ -23,7 +23,14 @@ from mechtests.verdict import Outcome
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
-FAILURES = (MechtestsError, ImportError, OSError, RuntimeError, subprocess.SubprocessError)
+FAILURES = (
+    MechtestsError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    subprocess.SubprocessError,
+)
 MODEL = "sprout-100k"
 FREE = 1e9
 """Bytes: the measurements of the shipped claims on a model of 135M parameters fit twice."""
@@ -94,13 +101,7 @@ def examine(store: str | None = None) -> Iterator[Check]:
     for name, check in checks:
         try:
             yield check()
-        except (
-            MechtestsError,
-            ImportError,
-            OSError,
-            RuntimeError,
-            subprocess.SubprocessError,
-        ) as error:
+        except FAILURES as error:
             said = " ".join(str(error).split()) or type(error).__name__
             yield Check(name, said, "reinstall mechtests in an empty environment")
 
@@ -163,13 +164,13 @@ def storage(url: str) -> Check:
     from fsspec.core import url_to_fs
 
     elsewhere = "name a folder of yours by --mech-cache or MECHTESTS_CACHE"
-    files, root = url_to_fs(url)
     try:
+        files, root = url_to_fs(url)
         files.makedirs(root, exist_ok=True)
         trial = f"{root.rstrip('/')}/doctor-{uuid.uuid4().hex}"
         files.pipe_file(trial, b"written by mechtests doctor")
         files.rm_file(trial)
-    except OSError as error:
+    except (ImportError, OSError, ValueError) as error:
         return Check("store", f"{url} cannot be written ({error})", elsewhere)
     if "file" not in files.protocol:
         return Check("store", f"{url} can be written")

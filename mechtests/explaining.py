@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mechtests import comparing, contributions, direct, engine, judging, plan
+from mechtests import against, behind, direct, judging, plan
 from mechtests.case import Case
 from mechtests.errors import MechtestsError
+from mechtests.judging import Test
 from mechtests.measured import Measured, MeasuredModels
 from mechtests.measurement import HALVES, Measurement
 from mechtests.models import recording
@@ -16,15 +18,14 @@ from mechtests.models.live import LiveSource
 from mechtests.opening import Opened, store_of
 from mechtests.reporting.explanation import Against, Explanation, Nearby, deciding
 from mechtests.results import Results
-from mechtests.settings import Settings
+from mechtests.selection import Model
+from mechtests.settings import DRAWS, Settings
 from mechtests.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mechtests.store import Store
-
-PROFILES = ("quick", "standard", "full")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,14 @@ class Judgement:
         verdict: What was found.
         results: What was measured.
         read: The claim's measurements in the cell itself, watched, by name; none over several.
+        models: The models it was judged on, as they were named.
     """
 
     case: Case
     verdict: Verdict
     results: Results
     read: dict[str, Measurement]
+    models: tuple[Model, ...]
 
 
 def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
@@ -75,20 +78,23 @@ def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
     Raises:
         UsageError: There is no such claim, model or checkpoint, or not one of them.
     """
+    direct.check_profile(profile)
     found, test = direct.one_claim(claim, task)
     given = list(model) if isinstance(model, list | tuple) else [model]
     models = direct.models_of(given, tokenizer, checkpoint, offline=offline)
     kept = store_of(models, store)
     settings = Settings(profile=profile, seed=seed, **direct.precision(models))
     case = direct.one_case(found, models)
-    judged = judge_watched(case, test, settings, kept, offline=offline)
+    judged = judge_watched(case, test, settings, kept, models, offline=offline)
     opened = Opened(case.cell, settings, kept, offline=offline)
     held: Against | None = None
     if baseline is not None:
         name, at = _at_checkpoint(baseline)
-        other = direct.models_of([name], tokenizer, at, offline=offline)
-        second = Opened(direct.one_case(found, other).cell, settings, kept, offline=offline)
-        held = _against(judged, opened, second, test, offline)
+        others = direct.models_of([name], tokenizer, at, offline=offline)
+        theirs = direct.one_case(found, others)
+        second = Opened(theirs.cell, settings, kept, offline=offline)
+        before = judge_watched(theirs, test, settings, kept, others, offline=offline)
+        held = _against(judged, before, opened, second, offline)
     return _explained(judged, opened, test, held)
 
 
@@ -101,17 +107,16 @@ def _at_checkpoint(baseline: Any) -> tuple[Any, str | None]:
 
 
 def judge_watched(
-    case: Case, test: direct.Test, settings: Settings, store: Store, *, offline: bool = False
+    case: Case,
+    test: Test,
+    settings: Settings,
+    store: Store,
+    models: Sequence[Model],
+    *,
+    offline: bool = False,
 ) -> Judgement:
     """Judge a claim, measuring what is missing, and keep what its test reads."""
-    made = plan.build([case], settings, store, offline=offline)
-    with direct.calm():
-        results = engine.run(made, store, offline=offline)
-    return watch(case, test, results)
-
-
-def watch(case: Case, test: direct.Test, results: Results) -> Judgement:
-    """Judge a claim on what is measured, and keep what its test reads."""
+    results = direct.measure([case], settings, store, offline=offline)
     read: dict[str, Measurement] = {}
 
     def seen(ready: Measured | MeasuredModels) -> Measured | MeasuredModels:
@@ -126,22 +131,20 @@ def watch(case: Case, test: direct.Test, results: Results) -> Judgement:
         return watched
 
     verdict = judging.verdict_of(case, results, test, seen=seen)
-    return Judgement(case, verdict, results, read)
+    return Judgement(case, verdict, results, read, tuple(models))
 
 
-def _explained(
-    judged: Judgement, opened: Opened, test: direct.Test, held: Against | None
-) -> Explanation:
+def _explained(judged: Judgement, opened: Opened, test: Test, held: Against | None) -> Explanation:
     case, verdict, notes = judged.case, judged.verdict, []
     part = deciding(verdict)
     sample = part.sample
     one = not case.series
-    contrast = contributions.contrast(part, sample, judged.read) if one else None
+    contrast = behind.contrast(part, sample, judged.read) if one else None
     if contrast is not None and sample is not None:
         try:
-            prompts = contributions.prompts_of(sample, judged.read, case, opened)
+            prompts = behind.prompts_of(sample, judged.read, case, opened)
             if prompts is not None:
-                contrast = contributions.told(contrast, prompts, opened.tokenizer)
+                contrast = behind.told(contrast, prompts, opened.tokenizer)
         except MechtestsError as error:
             notes.append(f"the prompts have no text here: {error}")
     if part.estimate is not None and sample is None:
@@ -154,7 +157,7 @@ def _explained(
         deciding=part,
         gate=_gate(judged),
         contrast=contrast,
-        heads=contributions.heads(sample, judged.read) if one else (),
+        heads=behind.heads(sample, judged.read) if one else (),
         against=held,
         nearby=nearby,
         advice=tuple(_advice(judged, part, None if held else nearby)),
@@ -176,21 +179,19 @@ def _gate(judged: Judgement) -> str | None:
 
 
 def _against(
-    judged: Judgement, opened: Opened, other: Opened, test: direct.Test, offline: bool
+    judged: Judgement, theirs: Judgement, opened: Opened, other: Opened, offline: bool
 ) -> Against:
     """The same claim in a baseline: its verdict, and what differs head by head."""
-    case = Case(judged.case.claim, other.cell)
-    theirs = judge_watched(case, test, other.settings, other.store, offline=offline)
     mine, before = (
         each.read or _behind_the_gate(each, store, offline)
         for each, store in ((judged, opened.store), (theirs, other.store))
     )
-    changes, same = comparing.changes(mine, before)
+    changes, same = against.changes(mine, before)
     return Against(
-        cell=other.cell.id,
+        cell=theirs.case.id,
         verdict=theirs.verdict,
         changes=changes,
-        weights=comparing.weights(opened, other),
+        weights=against.weights(opened, other),
         same_prompts=same,
     )
 
@@ -198,13 +199,11 @@ def _against(
 def _behind_the_gate(judged: Judgement, store: Store, offline: bool) -> dict[str, Measurement]:
     """What a claim would read where its gate is shut: measured to be compared, not to be judged."""
     case = replace(judged.case, claim=replace(judged.case.claim, gate=None))
-    made = plan.build([case], judged.results.settings, store, offline=offline)
-    with direct.calm():
-        results = engine.run(made, store, offline=offline)
-    return comparing.measured(results, case)
+    results = direct.measure([case], judged.results.settings, store, offline=offline)
+    return against.measured(results, case)
 
 
-def _nearby(judged: Judgement, test: direct.Test, store: Store) -> Nearby | None:
+def _nearby(judged: Judgement, test: Test, store: Store) -> Nearby | None:
     """The claim at the model's other checkpoints, as far as they are measured already."""
     case, source = judged.case, judged.case.cell.source
     try:
@@ -221,14 +220,14 @@ def _nearby(judged: Judgement, test: direct.Test, store: Store) -> Nearby | None
         if made.cells and not made.missing and not made.errors:
             results = Results(settings, made.identities, store)
             found.append((at, other.cell.id, judging.verdict_of(other, results, test)))
-    mine = contributions.place(case.cell.checkpoint or there[-1], there)
+    mine = behind.place(case.cell.checkpoint or there[-1], there)
     holding = [each for each in found if each[2].outcome is Outcome.HOLDS]
-    nearest = min(holding, key=lambda e: abs(contributions.place(e[0], there) - mine), default=None)
+    nearest = min(holding, key=lambda e: abs(behind.place(e[0], there) - mine), default=None)
     return Nearby(
         judged=tuple((cell, verdict) for _, cell, verdict in found),
         nearest=None if nearest is None else nearest[1:],
         command=(
-            f"mechtests run --mech-claims={case.claim.id} --model={case.cell.model} "
+            f"mechtests run --mech-claims={case.claim.id} --model={judged.models[0].asked} "
             "--checkpoints=all"
         ),
     )
@@ -260,24 +259,27 @@ def _advice(judged: Judgement, part: Verdict, nearby: Nearby | None) -> list[str
         )
     if verdict.outcome is Outcome.ERROR:
         said.append("nothing was found about the model: mend the error, and judge again")
-    said.append(f"judge it again: {direct.command(case, judged.results.settings)}")
+    said.append(f"judge it again: {direct.command(case, judged.results.settings, judged.models)}")
     return said
 
 
 def _deciders(judged: Judgement, needed: int | None) -> list[str]:
     """Which profile has enough prompts to decide."""
-    settings = judged.results.settings
-    larger = PROFILES[PROFILES.index(settings.profile) + 1 :]
+    if needed is None:
+        return []
+    settings, profiles = judged.results.settings, list(DRAWS)
+    larger = profiles[profiles.index(settings.profile) + 1 :]
     sizes = {
         profile: min(
-            replace(settings, profile=profile).prompts_of(need.task) // len(HALVES)
-            for need in judged.case.needs
-            if need.task.name == judged.case.claim.task or judged.case.claim.task is None
+            (
+                replace(settings, profile=profile).prompts_of(need.task) // len(HALVES)
+                for need in judged.case.needs
+                if need.task.name == judged.case.claim.task or judged.case.claim.task is None
+            ),
+            default=0,
         )
         for profile in larger
     }
-    if needed is None:
-        return []
     for profile, count in sizes.items():
         if count >= needed:
             return [f"--mech-profile {profile}: {count} prompts, about {needed:,} would decide"]
@@ -287,6 +289,3 @@ def _deciders(judged: Judgement, needed: int | None) -> list[str]:
         + (f" ({most:,} at most)" if most else "")
         + "; give your own with --mech-prompts"
     ]
-
-
-__all__ = ["Explanation", "Judgement", "explain", "judge_watched", "watch"]

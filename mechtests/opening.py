@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mechtests import direct, engine, judging, memory, plan, tasks
+from mechtests import direct, engine, judging, memory, tasks
 from mechtests.case import Case
 from mechtests.claim import Claim
 from mechtests.errors import LoadError, NotApplicable, UsageError
+from mechtests.judging import Test
 from mechtests.measured import Measured, MeasuredModels
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Metric, Need
@@ -57,6 +58,7 @@ def open_(
     Raises:
         UsageError: There is no such model, or not one such checkpoint.
     """
+    direct.check_profile(profile)
     models = direct.models_of([model], tokenizer, checkpoint, offline=offline)
     cells = [cell for each in models for cell in each.cells("cell")]
     if len(cells) != 1:
@@ -229,7 +231,7 @@ class Opened:
         case, test = self.case(claim, task)
         return judging.verdict_of(case, self._results(case), test)
 
-    def case(self, claim: str, task: str | None = None) -> tuple[Case, direct.Test]:
+    def case(self, claim: str, task: str | None = None) -> tuple[Case, Test]:
         """A claim in this cell, and its test.
 
         Raises:
@@ -244,9 +246,7 @@ class Opened:
         Raises:
             LoadError: The cell cannot be loaded.
         """
-        made = plan.build([case], self.settings, self.store, offline=self._offline)
-        with direct.calm():
-            results = engine.run(made, self.store, offline=self._offline)
+        results = direct.measure([case], self.settings, self.store, offline=self._offline)
         if error := next(iter(results.cell_errors.values()), None):
             raise LoadError(error)
         return results

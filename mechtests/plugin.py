@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.mech_shard:
         config.pluginmanager.register(Shard(), "mechtests-shard")
-    if option.mech_model or option.mech_prompts or option.mech_baseline:
+    if option.mech_model or option.mech_prompts or option.mech_baseline or option.mech_bless:
         _session(config)
 
 

@@ -132,6 +132,7 @@ class Reporter:
         """Close the journal and write the reports that were asked for."""
         journal = self._session.journal
         if journal is None:
+            self._refuse_nothing(session)
             return
         done = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         every = len(journal.records) >= len(self._session.cases_judged)
@@ -149,6 +150,14 @@ class Reporter:
                 self._session.notes.append(str(error))
         self._hold(session)
         self._bless(session, journal.header)
+
+    def _refuse_nothing(self, session: pytest.Session) -> None:
+        """Nothing was judged: say so where that was to be blessed."""
+        option = self._session.config.option
+        if option.mech_bless and not (option.mech_plan or option.collectonly):
+            why = f"--mech-bless {option.mech_bless}: not blessed, because no claim was judged"
+            self._session.notes.append(why)
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def _hold(self, session: pytest.Session) -> None:
         """Say what is other than the baseline has it; what is missing may fail the run."""

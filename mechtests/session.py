@@ -93,7 +93,7 @@ class Session:
         name = self.config.option.mech_replay
         if name is None:
             return None
-        run = records.latest(self.reports) if name == "latest" else records.find(self.reports, name)
+        run = records.find(self.reports, name)
         return records.header(run)
 
     def _store(self) -> Store:

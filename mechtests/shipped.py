@@ -40,7 +40,11 @@ def modules(name: str) -> Iterator[ModuleType]:
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[full] = module
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[full]  # else the next call gives half of it
+                raise
         yield sys.modules[full]
 
 

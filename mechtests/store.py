@@ -2,7 +2,8 @@
 
 An entry is two files: ``<key>.safetensors`` with the arrays and ``<key>.json`` with the
 request, the facts and the SHA-256 of the arrays. The JSON file is written last, so an entry
-without it does not exist; two writers of one key write the same thing.
+without it does not exist; two writers of one key write the same thing. Beside them
+``texts/<digest>.json`` has prompts as text, a user's own too, for reports to show.
 """
 
 from __future__ import annotations

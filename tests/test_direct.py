@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import random
+import shlex
 import weakref
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import mechtests
-from mechtests import direct, shipped
+from mechtests import direct, memory, shipped
 from mechtests.claim import claim
 from mechtests.errors import LoadError, UsageError
 from mechtests.judged import Seeds
@@ -25,9 +26,11 @@ from mechtests.models.bridging import digest_weights
 from mechtests.models.live import LiveSource
 from mechtests.models.tokenizer import CellTokenizer
 from mechtests.rules import above
+from mechtests.settings import Settings
 from mechtests.store import Store
 from mechtests.tasks.repeated_tokens import repeated_tokens
 from mechtests.verdict import Outcome
+from tests import folders
 from tests.planted import INDUCTION_NUMBERS, induction_stream
 from tests.saved import word_tokenizer
 from tests.tiny import tiny
@@ -318,5 +321,28 @@ def test_asking_wrongly_is_refused_before_anything_is_measured() -> None:
             direct.judge(small(), word_tokenizer(), [looks_back], **wrong)
     with pytest.raises(UsageError, match="empty list"):
         direct.judge([], word_tokenizer(), [looks_back])
+    with pytest.raises(UsageError, match="claims are an empty list"):
+        direct.judge(small(), word_tokenizer(), [])
+    with pytest.raises(UsageError, match=r"over .*ioi.*, not over 'typo'"):
+        direct.one_claim("tigges2024.circuit-faithful", "typo")
     with pytest.raises(UsageError, match="of several types"):
         direct.judge([small(), small().bfloat16()], word_tokenizer(), [looks_back])
+
+
+def test_prompts_of_a_store_in_memory_are_its_own() -> None:
+    one, other = memory.opened(None), memory.opened(None)
+    one.put_texts("ab", ["said"])
+    assert one.texts("ab") == ["said"]
+    assert other.texts("ab") is None
+
+
+def test_the_command_names_a_model_as_it_was_asked_for_and_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "my models" / "tiny"
+    folders.write_model(folder)
+    models = direct.models_of([str(folder)], None, None)
+    claim, _ = direct.one_claim("tigges2024.induction-present", None)
+    case = direct.one_case(claim, models)
+    words = shlex.split(direct.command(case, Settings(seed=3), models))
+    assert words[:2] == ["mechtests", "run"]
+    assert f"--model={folder}" in words
+    assert "--mech-seed=3" in words

@@ -82,6 +82,12 @@ def test_a_store_that_cannot_be_written_names_the_option(tmp_path: Path) -> None
     assert "--mech-cache" in str(found)
 
 
+def test_a_store_of_no_known_kind_is_wrong_and_no_traceback() -> None:
+    found = doctor.storage("nowhere://store")
+    assert not found.sound
+    assert "nowhere" in str(found)
+
+
 def test_a_store_anywhere_is_tried_and_has_no_known_room() -> None:
     found = doctor.storage("memory://mechtests")
     assert found == Check("store", "memory://mechtests can be written")

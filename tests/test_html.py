@@ -241,6 +241,8 @@ NAN, INF = float("nan"), float("inf")
     [
         {"curves": "none", "heads": None, "maps": 3, "prompts": "none", "circuit": [1, "a->b"]},
         {"curves": [{}], "heads": [{}], "maps": [{}], "prompts": {}},
+        {"prompts": {"what": "m", "of": 1, "columns": [], "rows": [3]}},
+        {"prompts": {"what": "m", "of": 1, "columns": [], "rows": [{"prompt": "x"}], "digest": 3}},
         {"curves": [{**CURVE, "tokens": [1]}], "heads": [{**HEADS, "heads": [{"head": "1.1"}]}]},
         {"maps": [{"what": "m", "rows": "layer", "columns": "head", "values": [["a"]]}]},
         {"curves": [{**CURVE, "side": ["sideways"] * 20, "mean": ["a"] * 20}]},

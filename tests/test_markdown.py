@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mechtests.reporting import history, markdown
+from mechtests.verdict import Outcome
 from tests.many_records import (
     ERROR,
     HEADER,
@@ -41,7 +42,14 @@ def test_what_changed_comes_first_then_errors_then_what_is_refuted_and_each_once
 def test_what_holds_against_an_expectation_is_changed():
     text = markdown.render(HEADER, [record_of(HOLDS, expectation="page 3")])
     assert headings(text) == ["Changed (1)"]
-    assert "a refutation was expected (page 3), is **holds**" in re.sub(r"was (?=a ref)", "", text)
+    assert ": a refutation was expected (page 3), is **holds**" in text
+
+
+def test_a_changed_verdict_says_what_the_baseline_expected_even_where_the_last_run_agrees():
+    now = record_of(REFUTED, expectation="the baseline b.json", expects=Outcome.HOLDS)
+    for past in ({}, history.of([("last", [record_of(REFUTED)])])):
+        text = markdown.render(HEADER, [now], history=past)
+        assert ": holds was expected (the baseline b.json), is **refuted**" in text
 
 
 def test_every_verdict_is_counted_and_in_the_matrix():

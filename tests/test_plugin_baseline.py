@@ -179,6 +179,17 @@ def test_a_run_that_may_not_be_expected_is_not_blessed(project, models, tmp_path
     assert not file.exists()
 
 
+@pytest.mark.parametrize("arguments", [["-k", "no_such_test"], ["test_other.py"]])
+def test_a_run_that_judged_nothing_says_that_it_was_not_blessed(
+    project, models, tmp_path, arguments
+):
+    project.makepyfile(test_other="def test_of_something_else(): pass")
+    file = tmp_path / "b.json"
+    result = run(project, *named(models), f"--mech-bless={file}", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--mech-bless {file}: not blessed, because no claim was judged" in result.text
+
+
 def test_a_run_with_an_error_or_a_users_own_prompts_is_not_blessed(project, models, tmp_path):
     file = tmp_path / "b.json"
     project.makepyfile(test_mine=CLAIMS.replace("judge(not_applicable", "1 / 0; (not_applicable"))

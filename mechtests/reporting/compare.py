@@ -108,9 +108,7 @@ def _notes(a: Side, b: Side) -> Iterable[str]:
     if a.settings is not None and b.settings is not None:
         for each in a.settings.differences(b.settings):
             yield f"settings differ: {each.replace(', now ', ' in A, in B ')}"
-    if a.judged.keys() == b.judged.keys() and all(
-        a.judged[place] is b.judged[place] for place in a.judged
-    ):
+    if a.title == b.title and a.judged.keys() == b.judged.keys():
         yield "A and B are the same verdicts"
 
 

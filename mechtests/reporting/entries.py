@@ -76,7 +76,7 @@ def view(
     if level >= TOLD:
         view |= {
             "numbers": sections.numbers(record, shown.family),
-            "notes": sections.notes(record, past, shown.changed),
+            "notes": sections.notes(record, past),
             "interval": safe(plots.interval(verdict) if shown.scale else ""),
             "parts": _marked(sections.parts(verdict), "strip"),
             "strips": any(plots.drawn(part) for part in verdict.parts),
@@ -116,14 +116,17 @@ def _table(entry: Mapping[str, Json] | None) -> dict[str, Json] | None:
     """The worst prompts, ready to be laid out; None where there is no such table."""
     if not isinstance(entry, Mapping) or not {"what", "of", "columns", "rows"} <= entry.keys():
         return None
-    rows = [
-        {
-            "name": row.get("text") or f"prompt {row['prompt']}, cluster {row['cluster']}",
-            "said": [sections.said(value) for value in row["values"]],
-        }
-        for row in entry["rows"]
-    ]
-    return {**entry, "rows": rows, "svg": safe(pictures.values_of(entry))}
+    try:
+        rows = [
+            {
+                "name": row.get("text") or f"prompt {row['prompt']}, cluster {row['cluster']}",
+                "said": [sections.said(value) for value in row["values"]],
+            }
+            for row in entry["rows"]
+        ]
+        return {**entry, "rows": rows, "svg": safe(pictures.values_of(entry))}
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None  # what a claim shows in another shape spoils nothing
 
 
 def _source(record: Record) -> str:

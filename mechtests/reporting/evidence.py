@@ -221,10 +221,13 @@ def _texted(table: Json, texts: Texts | None) -> Json:
     said = texts(str(table["digest"])) if texts and "digest" in table else None
     if said is None:
         return table
-    rows = [
-        {**row, "text": _short(said[row["prompt"]])} if 0 <= row["prompt"] < len(said) else row
-        for row in table["rows"]
-    ]
+    try:
+        rows = [
+            {**row, "text": _short(said[row["prompt"]])} if 0 <= row["prompt"] < len(said) else row
+            for row in table["rows"]
+        ]
+    except (LookupError, TypeError):
+        return table
     return {**table, "rows": rows}
 
 

@@ -92,9 +92,11 @@ def _curves(shown: Any) -> dict[str, Any]:
 
 def changed(record: Record, history: History) -> bool:
     """Whether a verdict is another than before by the same rule, or than was expected."""
-    if record.changed:
-        return True
-    past = history.get(Place.of(record), ())
+    return record.changed or moved(record, history.get(Place.of(record), ()))
+
+
+def moved(record: Record, past: Sequence[Past]) -> bool:
+    """Whether a verdict is another than the last one before it by the same rule."""
     return bool(past) and (
         past[-1].version == record.claim.version and past[-1].outcome is not record.outcome
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mechtests.reporting import conclusions, sections
-from mechtests.reporting.history import History, changed
+from mechtests.reporting.history import History, changed, moved
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.papers import PAPERS
 from mechtests.reporting.place import Place
@@ -143,11 +143,11 @@ def _was(past: History) -> Callable[[Record], str]:
     def said(record: Record) -> str:
         earlier = past.get(Place.of(record), ())
         before = (
-            f"{earlier[-1].outcome} in {_text(earlier[-1].label)}"
-            if earlier
-            else f"a refutation was expected ({_text(record.expectation or '')})"
+            f"was {earlier[-1].outcome} in {_text(earlier[-1].label)}"
+            if moved(record, earlier)
+            else f"{record.awaited} was expected ({_text(record.expectation or '')})"
         )
-        return f"was {before}, is **{record.outcome}**: {_why(record)}"
+        return f"{before}, is **{record.outcome}**: {_why(record)}"
 
     return said
 

@@ -104,7 +104,7 @@ def _what(records: Sequence[Record], header: Mapping[str, Json] | None) -> str:
 def _measured(records: Sequence[Record]) -> str:
     sizes = sorted({r.verdict.prompts for r in records if r.verdict.prompts})
     clusters = sorted({r.verdict.clusters for r in records if r.verdict.clusters})
-    dtypes = ", ".join(sorted({r.cell.dtype for r in records if r.cell.dtype})) or "fp32"
+    dtypes = ", ".join(sorted({r.cell.dtype for r in records if r.cell.dtype})) or "float32"
     said = f"Everything was measured in {dtypes} with the profile {records[0].profile} and seed "
     said += f"{records[0].seed}"
     if sizes and clusters:
@@ -152,7 +152,10 @@ def _families(records: Sequence[Record]) -> str:
 def _reservations(records: Sequence[Record]) -> list[str]:
     """What a reader must know: rules that were changed from outside, expected refutations."""
     changed = sum(record.overridden for record in records)
-    expected = sum(record.expected for record in records)
+    expected = sum(
+        record.expected and record.expects is None and record.outcome is Outcome.REFUTED
+        for record in records
+    )
     said = []
     if changed:
         said.append(

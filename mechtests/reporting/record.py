@@ -111,6 +111,17 @@ class Record:
         return Expectation(self.expectation, self.expects).excuses(self.outcome)
 
     @property
+    def awaited(self) -> str:
+        """What a baseline or the paper expects: ``"holds"``, ``"a refutation"``."""
+        return "a refutation" if self.expects is None else str(self.expects)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the measurements say of themselves, each once."""
+        said = [facts for facts in self.facts.values() if isinstance(facts, Mapping)]
+        return list(dict.fromkeys(str(note) for each in said for note in each.get("notes", ())))
+
+    @property
     def changed(self) -> bool:
         """Whether another verdict was expected; see ``Expectation.changed``."""
         return Expectation(self.expectation, self.expects).changed(self.outcome)

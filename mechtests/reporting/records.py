@@ -178,15 +178,26 @@ def latest(folder: Path) -> Path:
     return runs[-1]
 
 
+def there(folder: Path, name: str) -> Path | None:
+    """The folder of a run, by its id, its path or ``"latest"``; None where there is none.
+
+    Raises:
+        UsageError: The latest run is asked for, and there is no run.
+    """
+    if name == "latest":
+        return latest(folder)
+    runs = (Path(folder) / "runs" / name, Path(name))
+    return next((run for run in runs if name and (run / RECORDS).is_file()), None)
+
+
 def find(folder: Path, name: str) -> Path:
-    """The folder of a run, by its id or its path.
+    """The same.
 
     Raises:
         UsageError: There is no such run.
     """
-    for run in (Path(folder) / "runs" / name, Path(name)):
-        if (run / RECORDS).is_file():
-            return run
+    if (run := there(folder, name)) is not None:
+        return run
     known = ", ".join(run.name for run in all_runs(folder)[-3:]) or "none"
     raise UsageError(
         f"run {name!r}: the id or the folder of a run with records is needed; the newest in "

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from mechtests.reporting import heads, pictures, plots, wording
-from mechtests.reporting.history import Past
+from mechtests.reporting.history import Past, moved
 from mechtests.reporting.record import Record
 from mechtests.reporting.records import in_a_family
 from mechtests.reporting.svg import Scale, numeral
@@ -324,16 +324,14 @@ def said(value: Json) -> str:
     return "nothing" if value is None else str(value)
 
 
-def notes(record: Record, past: Sequence[Past], changed: bool) -> list[str]:
+def notes(record: Record, past: Sequence[Past]) -> list[str]:
     """What must be known of a verdict beside its numbers."""
-    listed = [facts for facts in record.facts.values() if isinstance(facts, Mapping)]
-    own = [str(note) for facts in listed for note in facts.get("notes", ())]
     before = [f"{each.label}: {each.outcome} {each.estimate}".rstrip() for each in past]
     told = {
         "holds by itself, and not after its family is corrected": record.not_after_correction,
-        f"a refutation is expected: {record.expectation}": record.expectation is not None,
-        "changed since the last run": bool(past) and changed,
+        f"{record.awaited} is expected: {record.expectation}": record.expectation is not None,
+        "changed since the last run": moved(record, past),
         f"before: {'; '.join(before)}": bool(before),
         "a setting from outside changed the claim's own rule": record.overridden,
     }
-    return [*(note for note, so in told.items() if so), *dict.fromkeys(own)]
+    return [*(note for note, so in told.items() if so), *record.notes]

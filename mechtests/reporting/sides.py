@@ -145,17 +145,13 @@ def find(asked: str, folder: Path) -> Side:
 def _whole(name: str, folder: Path) -> Side | None:
     """A run or a file, or None where there is none of this name."""
     path = Path(name)
-    if name == "latest":
-        return of_run(records.latest(folder))
     if path.is_file() and path.suffix == ".json":
         return _of_json(path)
     if path.is_file():
         run = path.parent if path.name == records.RECORDS else None
         return _of_records(name, records.read(path), run)
-    for run in (folder / "runs" / name, path):
-        if name and (run / records.RECORDS).is_file():
-            return of_run(run)
-    return None
+    run = records.there(folder, name)
+    return None if run is None else of_run(run)
 
 
 def of_run(run: Path) -> Side:

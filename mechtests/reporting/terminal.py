@@ -178,23 +178,16 @@ def _control(control: Control) -> str:
 
 def _beside(page: Page, record: Record, full: bool) -> None:
     if record.expectation is not None:
-        expected = "a refutation" if record.expects is None else record.expects
-        page.label("expected", f"{expected}: {record.expectation}")
+        page.label("expected", f"{record.awaited}: {record.expectation}")
     if record.overridden:
         page.label("note", "a setting from outside changed the claim's own rule")
-    for note in _notes(record):
+    for note in record.notes:
         page.label("note", note)
     if full:
         for name, value in record.verdict.shown.items():
             if name in ("curves", "heads"):
                 continue
             page.label("shown", f"{name.replace('_', ' ')}: {_value(value)}")
-
-
-def _notes(record: Record) -> list[str]:
-    """What the measurements say of themselves, each once."""
-    said = [facts for facts in record.facts.values() if isinstance(facts, Mapping)]
-    return list(dict.fromkeys(str(note) for facts in said for note in facts.get("notes", ())))
 
 
 def _value(value: Json) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechtests import statistics
-from mechtests.contributions import HEAD_AXES
+from mechtests.behind import HEAD_AXES
 from mechtests.errors import MechtestsError
 from mechtests.measurement import Head, Measurement
 from mechtests.reporting.explanation import Change
