@@ -42,7 +42,7 @@ class Claim:
     Attributes:
         id: ``<paper>.<name>``, as in the catalogue.
         says: The paper's words, or a sentence that keeps their sense.
-        rule: The operational rule: estimand, margin, control, decision.
+        rule: The operational rule: estimand, margin, control, decision; without markup.
         version: Raised when the rule changes, so that a baseline goes stale by name.
         section: Where the paper says it.
         over: What one verdict is about: a cell, a training run, a scale, seeds.
@@ -137,7 +137,7 @@ def claim(  # noqa: PLR0913  (a claim's parts are its vocabulary; all are keywor
                     Claim(
                         id=id,
                         says=says,
-                        rule=" ".join((test.__doc__ or "").split()),
+                        rule=" ".join((test.__doc__ or "").replace("``", "").split()),
                         version=version,
                         section=section,
                         over=over,

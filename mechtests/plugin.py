@@ -112,6 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     from mechtests.session import CASE
 
+    collected = [item.stash[CASE].claim.id for item in items if CASE in item.stash]
+    session.notes += session.unmatched(collected)
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import json
 import shlex
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -130,6 +131,15 @@ class Session:
         """Whether ``--mech-claims`` selects a claim."""
         globs = self.config.option.mech_claims
         return not globs or any(fnmatch.fnmatchcase(claim.id, glob) for glob in globs)
+
+    def unmatched(self, claims: Iterable[str]) -> Iterator[str]:
+        """What to say of each ``--mech-claims`` that selects none of some claims."""
+        ids = sorted(set(claims))
+        for glob in self.config.option.mech_claims or []:
+            if not fnmatch.filter(ids, glob):
+                near = difflib.get_close_matches(glob, ids, n=3)
+                hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                yield f"--mech-claims {glob}: no collected claim has such an id{hint}"
 
     def make_plan(self, items: Sequence[pytest.Item]) -> Plan:
         """The plan of the collected tests; asks the network for commits unless offline.

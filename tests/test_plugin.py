@@ -201,6 +201,14 @@ def test_k_selects_by_task_component_and_claim_id(project, model, words, selecte
     assert set(records(project)) == selected
 
 
+def test_a_glob_that_selects_no_claim_is_said_with_what_is_near(project, model):
+    result = run(project, f"--model={model}", "--mech-claims", "mine.hold,s")
+    assert (
+        "--mech-claims mine.hold,s: no collected claim has such an id; did you mean" in result.text
+    )
+    assert "mine.holds" in result.text
+
+
 def test_mech_claims_selects_by_claim_id_alone(project, model):
     result = run(project, f"--model={model}", "--mech-claims", "mine.[hr]*")
     assert set(records(project)) == {"mine.holds", "mine.refuted"}
