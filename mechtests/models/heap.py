@@ -1,8 +1,8 @@
 """The C library's heap, kept while many large tensors come and go.
 
 glibc gives the memory of a large freed tensor back to the kernel, and the next one of its size
-costs a page fault for every 4 kB of it, which the kernel fills with zeros. In runs that make and
-free hundreds of megabytes a second that is about a tenth of all time.
+costs a page fault for every 4 kB of it, which the kernel fills with zeros. Runs that make and
+free hundreds of megabytes a second spend a part of their time on that alone.
 """
 
 from __future__ import annotations
