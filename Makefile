@@ -35,7 +35,7 @@ embedded: $(READY)  ## train what is missing of the embedded family, and draw it
 	$(BIN)/python -m training.curves
 
 test: $(READY)  ## the project's own tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests --quiet --numprocesses 2 --dist worksteal \
+	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/pytest tests --quiet --numprocesses 2 --dist worksteal \
 		--hypothesis-profile repeatable $(ARGS)
 
 check: lint types layers test  ## all that must pass before a commit
