@@ -98,4 +98,4 @@ def _shrink(out: Tensor, dots: Tensor, normalized: Tensor, prompts: int) -> None
         part.view(prompts, -1, *part.shape[1:]).transpose(1, 2).flatten(0, 1)
         for part in (dots / normalized.shape[-1], normalized)
     ]
-    out.transpose(0, 1).baddbmm_(by_token[0].transpose(1, 2), by_token[1], alpha=-1)
+    out -= torch.bmm(by_token[0].transpose(1, 2), by_token[1]).transpose(0, 1)

@@ -136,15 +136,13 @@ class _Turned(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
-        ctx.rotary, ctx.positions = rotary, positions
-        return rotary(x, positions)
+        ctx.rotary, ctx.angles = rotary, rotary.table(positions)
+        return rotary.turned(x, *ctx.angles)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        every = torch.arange(int(ctx.positions.max()) + 1, device=ctx.positions.device)
-        cos, sin = ctx.rotary.table(every)
-        back = Rotary(lambda _: (cos, -sin), ctx.rotary.interleaved)
-        return back(gradients[0], ctx.positions), None, None
+        cos, sin = ctx.angles
+        return ctx.rotary.turned(gradients[0], cos, -sin), None, None
 
 
 def _of_every_head(part: Tensor, heads: int) -> Tensor:

@@ -105,23 +105,40 @@ class Rotary:
     source: Callable[[int], tuple[Tensor, Tensor]]
     interleaved: bool
     _table: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _last: tuple[Tensor, tuple[Tensor, Tensor]] | None = field(default=None, init=False, repr=False)
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """``(cos, sin)`` at some positions, each ``[..., channel]``; grows when needed."""
-        needed = int(positions.max()) + 1
-        if self._table is None or len(self._table[0]) < needed:
-            self._table = self.source(max(64, needed))
-        cos, sin = self._table
-        return cos[positions], sin[positions]
+        """``(cos, sin)`` at some positions, each ``[..., 1, channel]``.
+
+        Those of the same tensor are kept from the layer before.
+        """
+        if self._last is None or self._last[0] is not positions:
+            needed = int(positions.max()) + 1
+            if self._table is None or len(self._table[0]) < needed:
+                self._table = self.source(max(64, needed))
+            cos, sin = (part[positions].unsqueeze(-2) for part in self._table)
+            self._last = positions, (cos, sin)
+        return self._last[1]
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotate ``x [..., head, head_width]``; positions broadcast to ``x.shape[:-2]``."""
-        cos, sin = (part.unsqueeze(-2) for part in self.table(positions))
+        return self.turned(x, *self.table(positions))
+
+    def turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate ``x [..., head, head_width]`` by angles of the shape ``[..., 1, channel]``."""
         channels = cos.shape[-1]
-        turned, rest = x[..., :channels], x[..., channels:]
+        out = x.clone()
+        out[..., :channels].mul_(cos)
+        (first, second), (sin_first, sin_second), (out_first, out_second) = (
+            self._pair(part[..., :channels]) for part in (x, sin, out)
+        )
+        out_first.addcmul_(second, sin_first, value=-1)
+        out_second.addcmul_(first, sin_second)
+        return out
+
+    def _pair(self, channels: Tensor) -> tuple[Tensor, Tensor]:
+        """The first and the second channel of every pair, as views."""
         if self.interleaved:
-            quarter = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
-        else:
-            first, second = turned.chunk(2, dim=-1)
-            quarter = torch.cat((-second, first), dim=-1)
-        return torch.cat((turned * cos + quarter * sin, rest), dim=-1)
+            return channels[..., ::2], channels[..., 1::2]
+        half = channels.shape[-1] // 2
+        return channels[..., :half], channels[..., half:]
