@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Json = Any
 BUDGET_SHARE = 0.2  # of the fp32 weights: activations kept for a later stage, or of one batch
+Made = dict[tuple[str, str, str], Prompts]
+"""Prompts by source, digest of its tokenizer and task: alike at all checkpoints of a series."""
 COMPUTES = ("torch", "transformers", "transformer-lens", "numpy")
 
 
@@ -71,10 +73,15 @@ def run(
     """
     results = Results(plan.settings, plan.identities, store)
     results.cell_errors.update({cell: str(error) for cell, error in plan.errors.items()})
+    made: Made = {}
     with Ahead(plan, keep=keep_weights, offline=offline) as ahead:
-        for cell_plan in plan.cells:
-            _Session(plan, cell_plan, results, offline, meter or Silent(), ahead).run()
-            ahead.release(cell_plan.cell)
+        try:
+            for cell_plan in plan.cells:
+                _Session(plan, cell_plan, results, offline, meter or Silent(), ahead, made).run()
+                ahead.release(cell_plan.cell)
+                gc.freeze()  # what outlives a cell, all modules above all, is not looked at again
+        finally:
+            gc.unfreeze()
     results.notes += ahead.notes
     return results
 
@@ -90,6 +97,7 @@ class _Session:
         offline: bool,
         meter: Meter,
         ahead: Ahead,
+        made: Made,
     ) -> None:
         self.plan = plan
         self.cell = cell_plan.cell
@@ -100,6 +108,7 @@ class _Session:
         self.offline = offline
         self.meter = meter
         self.ahead = ahead
+        self.made = made
         self.tapes: dict[str, Tape] = {}
         self.passed: set[str] = set()
         self.network: Network | None = None
@@ -298,7 +307,7 @@ class _Session:
 
     def _tape(self, step: Step) -> Tape:
         if step.run not in self.tapes:
-            prompts = prompts_of(step.need.task, self.tokenizer, self.settings)
+            prompts = self._prompts(step.need.task)
             mine = [other for other in self.cell_plan.steps if other.run == step.run]
             self._verify("prompts", prompts.digest, mine)
             self.store.put_texts(prompts.digest, prompts.texts)
@@ -306,6 +315,14 @@ class _Session:
             budget = int(BUDGET_SHARE * 4 * self.network.shape.parameters)
             self.tapes[step.run] = Tape(self.network, prompts, budget=max(budget, 2**26))
         return self.tapes[step.run]
+
+    def _prompts(self, task: Task) -> Prompts:
+        """The prompts of a task, made once for all cells whose tokenizer is alike."""
+        alike = getattr(self.tokenizer, "digest", self.cell.id)
+        key = self.cell.source.name, alike, task.name
+        if key not in self.made:
+            self.made[key] = prompts_of(task, self.tokenizer, self.settings)
+        return self.made[key]
 
     def _compare_versions(self) -> None:
         """Note where stored measurements were made with other versions of what computes."""

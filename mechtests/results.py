@@ -8,6 +8,7 @@ from typing import Any
 
 from mechtests import rules
 from mechtests.case import Case, located, trained
+from mechtests.claim import Gate
 from mechtests.errors import LoadError, MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need
@@ -40,6 +41,8 @@ class Results:
     cell_errors: dict[str, str] = field(default_factory=dict)
     loads: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    gates: dict[tuple[str, int], bool] = field(default_factory=dict, repr=False)
+    """Whether a measured gate is shut, by its key and the gate's id: it stays so."""
 
     def key(self, need: Need, cell: Cell) -> str:
         """The store's key of a need of a test in a cell."""
@@ -98,6 +101,13 @@ def gate_shut(case: Case, cell: Cell, results: Results) -> bool:
     gate = case.claim.gate
     if gate is None or not gate_known(case, cell, results):
         return False
+    key = results.key(gate.need, cell), id(gate)
+    if key not in results.gates:
+        results.gates[key] = _shut(gate, cell, results)
+    return results.gates[key]
+
+
+def _shut(gate: Gate, cell: Cell, results: Results) -> bool:
     try:
         found = results.measurement(gate.need, cell)
     except MechtestsError:

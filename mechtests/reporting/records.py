@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def warn_in_python(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def installed_versions() -> dict[str, str | None]:
+@cache
+def installed_versions() -> Mapping[str, str | None]:
     """The version of every package that can change a number; None where not installed."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
