@@ -379,22 +379,29 @@ def bless(
 
 
 @app.command()
-def falsify(
+def falsify(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="a claim by its id")],
     model: Annotated[str, typer.Option(help="a model, as for --model of pytest")],
     task: Annotated[str | None, typer.Option(help="which task, of a claim over several")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT", help="behaviour or mechanism: the latter where there is one"),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="one of the model's: step1000")] = "final",
-    budget: Annotated[int, typer.Option(help="run so many prompts at most")] = 1000,
+    budget: Annotated[int, typer.Option(help="make so many forward passes at most")] = 1000,
     seed: Annotated[int, typer.Option(help="what the draws start from")] = 0,
     offline: Annotated[bool, typer.Option("--offline", help="never ask the network")] = False,
     reports: REPORTS = None,
 ) -> None:
-    """Search for the smallest prompt that breaks a claim's behaviour.
+    """Search for the smallest prompt that breaks a claim's behaviour or mechanism.
 
-    Prompts are drawn from the grammar of the claim's task and run, one forward pass each; one that
-    the model gets wrong is made as simple as it can be, shown beside the prompt most like it that
-    passes, and kept in the folder of reports, to be run first the next time. Exits with 0 where
-    none is found, 1 where one is, 4 where there is nothing to search.
+    Prompts are drawn from the grammar of the claim's task and run. One that the model gets wrong
+    breaks the behaviour; one that it gets right breaks the mechanism where the number that decides
+    the claim, at the heads the claim has chosen on its own prompts, is on the other side of its
+    margin. It is made as simple as it can be, shown beside the prompt most like it that passes,
+    and kept in the folder of reports, to be run first the next time. What the claim itself reads
+    is measured before, unless it is stored. Exits with 0 where none is found, 1 where one is, 4
+    where there is nothing to search.
     """
     from mechtests import falsifying
     from mechtests.reporting import counterexample
@@ -404,6 +411,7 @@ def falsify(
             claim,
             model,
             task=task,
+            kind=search,
             checkpoint=checkpoint,
             budget=budget,
             seed=seed,

@@ -1,57 +1,69 @@
-"""Breaking a claim: the smallest prompt with which a model does not do a claim's task.
+"""Breaking a claim: the smallest prompt with which a model does not do what the claim says.
 
 What ``mechtests falsify`` does: the claim's task gives the grammar (``tasks.grammar``), the model
-runs its prompts, ``searching`` finds the smallest one that breaks the task's behaviour, and it is
-kept and run first the next time. What breaks it is told by one number a prompt (``margins``): not
-above 0.
+runs its prompts, ``searching`` finds the smallest one that breaks the task's behaviour
+(``answering``) or, where the behaviour is right, the number that decides the claim (``mechanism``),
+and it is kept and run first the next time.
 """
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mechtests import shipped, tasks
-from mechtests.errors import MeasurementError, UsageError
+from mechtests import direct, mechanism, opening, shipped, tasks
+from mechtests.answering import behaviour_of, margins
+from mechtests.case import Case
+from mechtests.claim import Claim
+from mechtests.errors import MechtestsError, UsageError
+from mechtests.mechanism import Mechanism
 from mechtests.models import sources
 from mechtests.models.cell import FINAL, Cell, select
-from mechtests.reporting import counterexample
+from mechtests.opening import Opened
+from mechtests.reporting import counterexample, folders
 from mechtests.reporting.counterexample import Asked, Example, Found
 from mechtests.searching import Examine, Trials, search
+from mechtests.settings import Settings
 from mechtests.store import default_folder
 from mechtests.tasks.grammar import Choices, Grammar
-from mechtests.tasks.prompts import Prompts, Task
+from mechtests.tasks.prompts import Task
 
 if TYPE_CHECKING:
     from mechtests.models.network import Network
 
 BUDGET = 1000
+KINDS = ("behaviour", "mechanism")
+BEHAVIOURS = ("behaviour.answers", "arithmetic.answers")
+"""What measures a behaviour, and no mechanism."""
 
 
-def falsify(
+def falsify(  # noqa: PLR0913  (what is searched of which model, and how far)
     claim: str,
     model: str,
     *,
     reports: Path,
     task: str | None = None,
+    kind: str | None = None,
     checkpoint: str = FINAL,
     budget: int = BUDGET,
     seed: int = 0,
     offline: bool = False,
 ) -> Found:
-    """Search a model for a prompt that breaks a claim's behaviour, and keep what is found.
+    """Search a model for a prompt that breaks a claim, and keep what is found.
 
     Args:
         claim: The id of a claim that comes with mechtests.
         model: As for ``--model``.
         reports: The folder of reports, where counterexamples are kept.
         task: Which task, of a claim over several.
+        kind: ``"behaviour"`` or ``"mechanism"``; unless said the mechanism, where the claim names
+            one that single prompts can break.
         checkpoint: One of the model's, by its label or step.
-        budget: How many prompts may be run.
+        budget: How many forward passes the search may make. What the claim itself reads is
+            measured before, unless it is in the store, with the default settings.
         seed: What the draws start from; equal seeds give equal searches.
         offline: Whether the network may not be asked.
 
@@ -59,19 +71,33 @@ def falsify(
         MechtestsError: The claim, model or checkpoint is not there, or has no such prompts.
     """
     found_task = searchable(claim, task)
+    found_kind = kind_of(claim, found_task, kind)
     if budget < 1:
-        raise UsageError(f"--budget is a number of prompts from 1 on, got {budget}")
+        raise UsageError(f"--budget is a number of forward passes from 1 on, got {budget}")
     cell = _cell(model, checkpoint, offline=offline)
-    asked = Asked(claim, found_task.name, cell.id, behaviour_of(found_task), seed, budget)
-    loaded = cell.source.load(cell.checkpoint, dtype="float32", device="cpu", offline=offline)
+    opened = Opened(cell, Settings(), opening.store_of((), None), offline=offline)
     assert found_task.grammar is not None
-    grammar = found_task.grammar(loaded.tokenizer)
-
-    from mechtests.models.network import Network
-
-    network = Network.from_model(loaded.model, name=cell.id)
-    examine = examiner(network, loaded.tokenizer, grammar, asked.behaviour)
-    trials = Trials(grammar, examine, budget)
+    grammar = found_task.grammar(opened.tokenizer)
+    decides = None
+    if found_kind == "mechanism":
+        decides = _mechanism(claim, found_task, opened, offline=offline)
+        if decides.claimed.cost > budget:
+            raise UsageError(
+                f"{claim}: a prompt takes about {decides.claimed.cost:.3g} forward passes, and "
+                f"--budget is {budget}"
+            )
+    asked = Asked(
+        claim=claim,
+        task=found_task.name,
+        cell=cell.id,
+        behaviour=behaviour_of(found_task),
+        seed=seed,
+        budget=budget,
+        claimed=None if decides is None else decides.claimed,
+        again=_again(claim, model, found_task, found_kind, checkpoint, budget, seed, reports),
+    )
+    examine = examiner(opened.network, opened.tokenizer, grammar, asked.behaviour, decides)
+    trials = Trials(grammar, examine, budget, 1.0 if decides is None else decides.claimed.cost)
     file = counterexample.path(reports, asked)
     found = search(trials, asked, before=counterexample.stored(file))
     counterexample.write(file, found)
@@ -122,17 +148,90 @@ def _cell(model: str, checkpoint: str, *, offline: bool) -> Cell:
     return Cell(source.name, chosen[0], source)
 
 
-def behaviour_of(task: Task) -> str:
-    """What tells whether a prompt breaks a task's behaviour: what its gate is about."""
-    levels = {} if task.levels is None else task.levels.above
-    if "logit_difference" in levels:
-        return "logit difference"
-    if "probability_difference" in levels:
-        return "probability difference"
-    return "lead of the right answer's logit"
+def without_mechanism(claim: Claim) -> str | None:
+    """Why no single prompt can break the mechanism of a claim, by its declaration; else None.
+
+    What else speaks against it is known once the claim is judged in a cell (``mechanism.of``).
+    """
+    if claim.over != "cell":
+        return f"it is over {claim.over}, and a prompt is run at one checkpoint"
+    metrics = [
+        need.metric
+        for need in claim.needs.values()
+        if need.task.name == claim.task and need.metric.name not in BEHAVIOURS
+    ]
+    if not metrics:
+        return f"it is about the behaviour on {claim.task} itself"
+    if all(metric.whole for metric in metrics):
+        names = _listed(list(dict.fromkeys(metric.name for metric in metrics)))
+        return f"{names} is made on all prompts at once, and no single one has a value"
+    return None
 
 
-def examiner(network: Network, tokenizer: Any, grammar: Grammar, behaviour: str) -> Examine:
+def kind_of(claim: str, task: Task, kind: str | None) -> str:
+    """What is searched of a claim: what was asked for, or what it is about.
+
+    Raises:
+        UsageError: There is no such kind, or the claim has no mechanism to search.
+    """
+    if kind not in (None, *KINDS):
+        raise UsageError(f"what is searched is one of {', '.join(KINDS)}, got {kind!r}")
+    reason = without_mechanism(direct.one_claim(claim, task.name)[0])
+    if kind == "mechanism" and reason is not None:
+        able = [
+            each.id
+            for each in shipped.claims()
+            if without_mechanism(each) is None and tasks.find(str(each.task)).grammar is not None
+        ]
+        raise UsageError(
+            f"{claim} has no mechanism that a prompt can break: {reason}; those of "
+            f"{_listed(list(dict.fromkeys(able)))} can be searched"
+        )
+    return kind or ("behaviour" if reason else "mechanism")
+
+
+def _mechanism(claim: str, task: Task, opened: Opened, *, offline: bool) -> Mechanism:
+    """What decides a claim in a cell.
+
+    Raises:
+        UsageError: It is nothing that a single prompt has, or the claim is not applicable.
+    """
+    found, test = direct.one_claim(claim, task.name)
+    try:
+        return mechanism.of(Case(found, opened.cell), test, opened, offline=offline)
+    except MechtestsError as error:
+        raise UsageError(
+            f"{error}; --search behaviour looks for a prompt of {task.name} that the model gets "
+            "wrong"
+        ) from error
+
+
+def _again(
+    claim: str,
+    model: str,
+    task: Task,
+    kind: str,
+    checkpoint: str,
+    budget: int,
+    seed: int,
+    reports: Path,
+) -> str:
+    """The command that searches again."""
+    words = ["mechtests", "falsify", claim, f"--task={task.name}", f"--model={model}"]
+    words += [f"--search={kind}"]
+    given = {"checkpoint": (checkpoint, FINAL), "budget": (budget, BUDGET), "seed": (seed, 0)}
+    given["reports"] = (str(reports), str(folders.reports(Path.cwd())))
+    words += [f"--{name}={value}" for name, (value, usual) in given.items() if value != usual]
+    return shlex.join(words)
+
+
+def examiner(
+    network: Network,
+    tokenizer: Any,
+    grammar: Grammar,
+    behaviour: str,
+    decides: Mechanism | None = None,
+) -> Examine:
     """What runs prompts of a grammar on a network: ``examine`` of ``Trials``.
 
     It raises ``MeasurementError`` where a margin is not a finite number.
@@ -141,54 +240,28 @@ def examiner(network: Network, tokenizer: Any, grammar: Grammar, behaviour: str)
         network: Where they run.
         tokenizer: Its tokenizer.
         grammar: Whose prompts they are.
-        behaviour: What is measured of them, as ``behaviour_of`` gives it.
+        behaviour: What is measured of them, as ``answering.behaviour_of`` gives it.
+        decides: The number that decides a claim, where its mechanism is searched.
     """
 
     def examine(every: Sequence[Choices]) -> list[Example]:
         prompts = grammar.build(every)
-        values, guesses = margins(network, prompts, behaviour)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise MeasurementError(
-                f"{network.name}: the {behaviour} of {prompts.texts[bad[0]]!r} is not a finite "
-                "number; the model gives NaN or infinite activations"
-            )
+        value: list[float | None] = [None] * len(every)
+        beyond = value
+        if decides is None:
+            margin, guesses = margins(network, prompts, behaviour)
+        else:
+            values, margin, guesses = decides.at(prompts, behaviour)
+            value = values.tolist()
+            beyond = mechanism.beyond(values, decides.claimed).tolist()
         assert prompts.right is not None
         right, guess = (
             [tokenizer.decode([int(token)]) for token in ids]
             for ids in (prompts.right[:, 0], guesses)
         )
-        columns = zip(every, prompts.texts, right, guess, values.tolist(), strict=True)
+        columns = zip(
+            every, prompts.texts, right, guess, margin.tolist(), value, beyond, strict=True
+        )
         return [Example(dict(choices), *others) for choices, *others in columns]
 
     return examine
-
-
-def margins(network: Network, prompts: Prompts, behaviour: str) -> tuple[np.ndarray, np.ndarray]:
-    """By how much the model does the task, and its first guess, each ``[prompt]``.
-
-    Args:
-        network: The network.
-        prompts: With right answers, and wrong ones unless it is the lead that is asked for.
-        behaviour: One of those ``behaviour_of`` gives: the first two are those of
-            ``behaviour.answers``; the lead is the right answer's logit minus the highest other one.
-    """
-    import torch
-
-    from mechtests.metrics.behaviour import logit_difference, probability_difference
-
-    device = network.device
-    tokens = torch.from_numpy(np.ascontiguousarray(prompts.clean)).to(device)
-    with torch.no_grad():
-        final = network.run(tokens, last=torch.from_numpy(prompts.end).to(device)).final
-        logits = network.logits(final).float()
-        if behaviour == "logit difference":
-            found = logit_difference(network, final, prompts)
-        elif behaviour == "probability difference":
-            found = probability_difference(network, final, prompts)
-        else:
-            assert prompts.right is not None
-            right = torch.as_tensor(prompts.right[:, :1], device=device)
-            others = logits.scatter(1, right, float("-inf"))
-            found = logits.gather(1, right)[:, 0] - others.amax(-1)
-    return found.double().cpu().numpy(), logits.argmax(-1).cpu().numpy()

@@ -1,14 +1,15 @@
-"""A search of a task's grammar for the smallest prompt that breaks a behaviour.
+"""A search of a task's grammar for the smallest prompt that breaks a behaviour or a mechanism.
 
-Hypothesis draws the choices of prompts; they are run in batches, one forward pass a prompt. The
-simplest prompt of the first batch that has one which breaks the behaviour is shrunk: slot by slot
-its value gives way to simpler ones, some at a time, as long as the prompt still breaks it.
+Hypothesis draws the choices of prompts; they are run in batches, as long as the budget of forward
+passes lasts. The simplest prompt of the first batch that has one which breaks is shrunk: slot by
+slot its value gives way to simpler ones, some at a time, as long as the prompt still breaks.
 Hypothesis's own shrinker runs one example at a time and knows nothing of a prompt's slots, and
 with few slots of ordered values there is little left for it to find.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -36,20 +37,32 @@ class Trials:
     Args:
         grammar: Whose prompts they are.
         examine: What comes of some choices when they are run, in their order.
-        budget: How many prompts may be run.
+        budget: How many forward passes may be made.
+        cost: Forward passes that a prompt takes.
     """
 
-    def __init__(self, grammar: Grammar, examine: Examine, budget: int) -> None:
+    def __init__(self, grammar: Grammar, examine: Examine, budget: int, cost: float = 1.0) -> None:
         self.grammar = grammar
         self.run = 0
         self.known: dict[tuple[Value, ...], Example] = {}
         self._examine = examine
-        self._budget = budget
+        self._cost = cost
+        self._most = int(budget / cost)
 
     @property
     def left(self) -> int:
         """Prompts that may still be run."""
-        return self._budget - self.run
+        return self._most - self.run
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that were made, a fraction as one."""
+        return math.ceil(self.run * self._cost)
+
+    def counted(self, found: Found) -> Found:
+        """What was found, with the prompts and passes that it took."""
+        wrong = sum(not each.answered for each in self.known.values())
+        return replace(found, prompts=self.run, passes=self.passes, wrong=wrong)
 
     def __call__(self, every: Sequence[Choices]) -> list[Example]:
         """What came of some choices, in their order; without those the budget is too small for."""
@@ -65,7 +78,7 @@ class Trials:
 
 
 def search(trials: Trials, asked: Asked, *, before: Choices | None = None) -> Found:
-    """The smallest prompt within the budget that breaks the behaviour.
+    """The smallest prompt within the budget that breaks what is asked.
 
     Args:
         trials: Where prompts are run.
@@ -87,15 +100,13 @@ def search(trials: Trials, asked: Asked, *, before: Choices | None = None) -> Fo
         if broken:
             simplest = min(broken, key=lambda each: trials.grammar.size(each.choices))
             return _shrunk(trials, simplest, nothing)
-    return replace(nothing, prompts=trials.run, exhausted=trials.left > 0)
+    return trials.counted(replace(nothing, exhausted=trials.left > 0))
 
 
 def _shrunk(trials: Trials, start: Example, found: Found) -> Found:
     best, smallest = shrink(trials, start)
     close = neighbour(trials, best)
-    return replace(
-        found, counterexample=best, neighbour=close, smallest=smallest, prompts=trials.run
-    )
+    return trials.counted(replace(found, counterexample=best, neighbour=close, smallest=smallest))
 
 
 def draws(grammar: Grammar, seed: int) -> Iterator[list[Choices]]:
@@ -189,7 +200,7 @@ def _rounds(grammar: Grammar, seed: int) -> Iterator[list[Choices]]:
 
 
 def shrink(trials: Trials, start: Example) -> tuple[Example, bool]:
-    """A simpler prompt that breaks the behaviour as well, and whether the budget sufficed.
+    """A simpler prompt that breaks as well, and whether the budget sufficed.
 
     Slot by slot, the simplest of some simpler values with which it still breaks is taken, until
     none of them in any slot does.
@@ -239,7 +250,7 @@ def _closest(trials: Trials, broken: Example) -> Example | None:
         apart = sum(abs(a - b) for a, b in zip(here, there, strict=True))
         return len(differing), differing, apart, there
 
-    return min((e for e in trials.known.values() if not e.breaks), key=far, default=None)
+    return min((e for e in trials.known.values() if e.passes), key=far, default=None)
 
 
 def _differing(one: Example, other: Example) -> list[str]:

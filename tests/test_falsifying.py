@@ -13,15 +13,16 @@ import torch
 from typer.testing import CliRunner
 
 from mechtests import cli, falsifying, shipped, tasks
+from mechtests.answering import behaviour_of, margins
 from mechtests.errors import MeasurementError
-from mechtests.falsifying import behaviour_of, examiner, margins, searchable
+from mechtests.falsifying import examiner, searchable
 from mechtests.models.embedded import EmbeddedSource
 from mechtests.models.network import Network
 from mechtests.reporting import counterexample
 from mechtests.reporting.counterexample import Example, Found
 from tests.falsified import ASKED, forget
 
-SEARCHABLE = ("arithmetic", "greater_than", "ioi", "pronoun")
+SEARCHABLE = ("arithmetic", "greater_than", "ioi", "pronoun", "succession", "sva")
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,9 @@ def test_margins_are_those_of_the_plain_model_run_prompt_by_prompt(name: str) ->
         if name == "arithmetic":
             others = [token for token in range(len(logits)) if token != right[0]]
             expected = logits[right[0]] - logits[others].max()
-        elif name == "greater_than":
+        elif name == "succession":
+            expected = logits[right[0]] - logits[wrong].max()
+        elif name in ("greater_than", "sva"):
             chances = logits.softmax(-1)
             expected = chances[right].sum() - chances[wrong].sum()
         else:
@@ -83,7 +86,12 @@ def test_margins_are_those_of_the_plain_model_run_prompt_by_prompt(name: str) ->
 
 @pytest.mark.parametrize("name", SEARCHABLE)
 def test_what_breaks_a_prompt_is_what_the_gate_of_its_task_is_about(name: str) -> None:
-    wanted = {"arithmetic": "lead of the right", "greater_than": "probability diff"}
+    wanted = {
+        "arithmetic": "lead of the right",
+        "greater_than": "probability diff",
+        "sva": "probability diff",
+        "succession": "lead over the wrong",
+    }
     assert behaviour_of(tasks.find(name)).startswith(wanted.get(name, "logit difference"))
 
 
@@ -183,7 +191,9 @@ def test_a_counterexample_that_passes_now_is_kept_and_said(folder: Path) -> None
     counterexample.write(file, found)
     done = run(*arguments)
     assert done.exit_code == 0, done.output
-    assert "none in 60 prompts breaks it" in done.output
+    assert (
+        "none in 60 prompts breaks its behaviour (60 forward passes of 60), seed 0" in done.output
+    )
     assert "does not break it any more" in done.output
     assert counterexample.stored(file) == found.counterexample.choices  # type: ignore[union-attr]
 
@@ -194,7 +204,10 @@ def test_a_counterexample_that_passes_now_is_kept_and_said(folder: Path) -> None
 def test_none_found_exits_with_0_and_says_how_many_were_run(folder: Path) -> None:
     done = run("sanity.gates", "--task", "pronoun", "--model", "sprout-1m", "--budget", "100")
     assert done.exit_code == 0, done.output
-    assert "none in 100 prompts breaks it, seed 0" in done.output
+    assert (
+        "none in 100 prompts breaks its behaviour (100 forward passes of 100), seed 0"
+        in done.output
+    )
     assert not (folder / ".mechtests").exists()
 
 
@@ -220,7 +233,7 @@ def test_a_checkpoint_can_be_named() -> None:
         *("--budget", "64"),
     )
     assert done.exit_code == 1, done.output
-    assert "sprout-1m:step0: a counterexample" in done.output
+    assert "sprout-1m:step0: a counterexample to its behaviour" in done.output
 
 
 @pytest.mark.parametrize(
@@ -228,8 +241,15 @@ def test_a_checkpoint_can_be_named() -> None:
     [
         (("tigges2024.induction-onset",), "is over repeated_tokens, whose prompts have no grammar"),
         (("tigges2024.components-with-task",), "is over no one task, whose prompts"),
-        (("sanity.gates",), "say which with --task: ioi, greater_than, pronoun, arithmetic"),
-        (("sanity.gates", "--task", "sva"), "is over sva, whose prompts have no grammar"),
+        (
+            ("sanity.gates",),
+            "say which with --task: ioi, greater_than, pronoun, sva, succession, arithmetic",
+        ),
+        (
+            ("nikankin2025.accuracy", "--search", "mechanism"),
+            "has no mechanism that a prompt can break: it is about the behaviour on arithmetic",
+        ),
+        (("nikankin2025.accuracy", "--search", "rule"), "behaviour, mechanism, got 'rule'"),
         (("sanity.gates", "--task", "iio"), "not over 'iio'"),
         (("sanity.gate",), "did you mean 'sanity.gates'"),
         (("nobody",), "mechtests claims lists them"),
@@ -258,6 +278,20 @@ def test_recorded_values_have_no_prompts_to_run() -> None:
     assert "mechtests falsify:" in done.output
 
 
+@pytest.mark.parametrize("task", ["sva", "succession"])
+def test_agreement_and_succession_are_broken_by_the_control_and_shrunk(
+    task: str, folder: Path
+) -> None:
+    done = run("sanity.gates", "--task", task, "--model", "sprout-1m-control", "--budget", "200")
+    assert done.exit_code == 1, done.output
+    found = kept(folder)
+    assert found["smallest"]
+    assert found["counterexample"]["margin"] <= 0
+    made = tasks.find(task).grammar
+    assert made is not None
+    assert made(sprout().tokenizer).allows(found["counterexample"]["choices"])
+
+
 def test_every_claim_of_a_searchable_task_can_be_asked_for() -> None:
     for claim in shipped.claims():
         if claim.task in SEARCHABLE:
@@ -268,14 +302,15 @@ def test_every_claim_of_a_searchable_task_can_be_asked_for() -> None:
 
 BROKEN = Example({"name": "Mary", "place": 3}, "Mary is", " here", " gone", -1.25)
 PASSING = Example({"name": "John", "place": 3}, "John is", " here", " here", 2.0)
-FOUND = Found(ASKED, BROKEN, PASSING, prompts=40, drawn=32, broken=2, smallest=True)
+FOUND = Found(ASKED, BROKEN, PASSING, prompts=40, drawn=32, broken=2, smallest=True, passes=40)
 
 
 def test_the_lines_say_what_breaks_beside_what_passes_and_where_they_differ() -> None:
     lines = counterexample.render(FOUND).splitlines()
     assert lines[0] == (
-        "mine.claim (plain) on nobody:final: a counterexample (40 prompts run; 2 of 32 drawn break "
-        "it; no simpler value tried in any one of its slots breaks it too), seed 0"
+        "mine.claim (plain) on nobody:final: a counterexample to its behaviour (40 prompts run, "
+        "40 forward passes of 200; 2 of 32 drawn break it; no simpler value tried in any one of "
+        "its slots breaks it too), seed 0"
     )
     assert lines[1:5] == [
         "  breaks: Mary is",
@@ -291,8 +326,12 @@ def test_a_search_that_is_not_done_says_how_to_go_on() -> None:
     assert "run the same again to go on" in counterexample.render(replace(FOUND, smallest=False))
     alone = replace(FOUND, neighbour=None)
     assert "no prompt like it that passes was run" in counterexample.render(alone)
-    nothing = Found(ASKED, None, None, prompts=6, drawn=6, broken=0, exhausted=True)
-    assert "none in 6 prompts breaks it (no further" in counterexample.render(nothing)
+    nothing = Found(ASKED, None, None, prompts=6, drawn=6, broken=0, exhausted=True, passes=6)
+    said = counterexample.render(nothing)
+    assert (
+        "none in 6 prompts breaks its behaviour (6 forward passes of 200, no further prompts"
+        in said
+    )
 
 
 def test_what_is_kept_is_read_again_and_anything_else_is_not(folder: Path) -> None:

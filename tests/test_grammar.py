@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, permutations
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from mechtests import tasks
 from mechtests.models import tokenizer
 from mechtests.models.embedded import ROOT
 from mechtests.sprout.held_out import unseen
-from mechtests.tasks import arithmetic, greater_than, ioi, pronoun
+from mechtests.tasks import arithmetic, greater_than, ioi, pronoun, succession, sva
+from mechtests.tasks.assembled import one_token
 from mechtests.tasks.grammar import Choices, Grammar
 from mechtests.tasks.names import single_token_names
 from mechtests.tasks.prompts import Prompts
 from tests.words import TaskWords
 
-SEARCHABLE = ("arithmetic", "greater_than", "ioi", "pronoun")
+SEARCHABLE = ("arithmetic", "greater_than", "ioi", "pronoun", "succession", "sva")
 BEFORE = {
     ("ioi", "words", 60, 0): "c85a0aa052a1a14c",
     ("ioi", "sprout", 60, 0): "6878e93575037caa",
@@ -35,6 +36,16 @@ BEFORE = {
     ("pronoun", "sprout", 60, 0): "cf6c4a3c1aefbfac",
     ("pronoun", "words", 150, 3): "52bfabb399d559df",
     ("pronoun", "sprout", 150, 3): "1ef6e51f6cf4299f",
+    ("succession", "words", 60, 0): "030d8f57d4cbabc2",
+    ("succession", "sprout", 60, 0): "99a36dc5e91b3e5b",
+    ("succession", "words", 150, 3): "b40579baddd720d4",
+    ("succession", "sprout", 150, 3): "2a3edbcb589edaae",
+    ("sva", "words", 60, 0): "640e6f26157d6c23",
+    ("sva", "sprout", 60, 0): "aaffb176180b8a0f",
+    ("sva", "words", 33, 5): "57a362ecece3dcbc",
+    ("sva", "sprout", 33, 5): "2f7be8640437b3a6",
+    ("sva", "words", 150, 3): "a19c146873140d18",
+    ("sva", "sprout", 150, 3): "45ea2c1ff39f8bd3",
     ("arithmetic", "sprout", 60, 0): "8de91973293864d6",
     ("arithmetic", "sprout", 150, 3): "7baa574370c64158",
 }
@@ -114,8 +125,43 @@ def of_pronoun(draws: np.random.Generator) -> list[Choices]:
     ]
 
 
+def of_sva(draws: np.random.Generator) -> list[Choices]:
+    pairs = [pair for pair in permutations(sva.nouns(SPROUT), 2) if unseen("nouns", *pair)]
+    before_and = [plural for _, plural in sva.verbs(SPROUT) if plural in sva.COORDINATED]
+    return [
+        {
+            "structure": row.structure,
+            "number": number,
+            "word": row.words["word"],
+            "subject": row.subject,
+            "attractor": row.words["attractor"].removesuffix("s"),
+            "attractor's number": sva.NUMBERS[row.words["attractor"].endswith("s")],
+            **{slot: row.words[slot] for slot in ("preposition", "past", "said", "where")},
+            "verb": row.verb,
+        }
+        for row in islice(sva.rows(pairs, before_and, draws), 30)
+        for number in sva.NUMBERS
+    ]
+
+
+def of_succession(draws: np.random.Generator) -> list[Choices]:
+    known = succession.tokens(SPROUT)
+    known = {n: ids for n, ids in known.items() if len(succession.stretches(n, ids)) >= 4}
+    return [
+        {
+            "list": row.list,
+            "last": succession.LISTS[row.list][row.last],
+            "shown": row.shown,
+            "form": succession.FORMS[row.form][0],
+        }
+        for row, _ in islice(succession.rows(known, draws), 60)
+    ]
+
+
 SAMPLED = {
     "ioi": of_ioi,
+    "sva": of_sva,
+    "succession": of_succession,
     "arithmetic": of_arithmetic,
     "greater_than": of_greater_than,
     "pronoun": of_pronoun,
@@ -127,11 +173,10 @@ def test_every_sampled_prompt_is_one_of_the_grammar_token_for_token(name: str) -
     task, searched = tasks.find(name), grammar(name)
     sampled = task.generate(SPROUT, 60, np.random.default_rng(5))
     choices = SAMPLED[name](np.random.default_rng(5))
-    if name in ("ioi",):  # places and objects without a slot in the sentence are the first
-        for each in choices:
-            for slot in ("place", "object"):
-                if f"{{{slot}}}" not in str(each["sentence"]):
-                    each[slot] = searched.slots[slot](each)[0]  # type: ignore[index]
+    for each in choices:  # what is not said in a sentence is the first there is
+        for slot, options in searched.slots.items():
+            if len(options(each)) == 1:
+                each[slot] = options(each)[0]  # type: ignore[index]
     assert all(map(searched.allows, choices))
     built = searched.build(choices)
     assert built.texts == sampled.texts
@@ -186,6 +231,9 @@ def test_only_combinations_that_were_held_out_are_searched(data: Any) -> None:
     assert unseen("names", str(two["IO"]), str(two["S"]))
     year = drawn(grammar("greater_than"), data.draw)
     assert unseen("years", str(year["century"]), f"{year['year']:02d}")
+    agreeing = drawn(grammar("sva"), data.draw)
+    assert agreeing["subject"] != agreeing["attractor"]
+    assert unseen("nouns", str(agreeing["subject"]), str(agreeing["attractor"]))
     her = drawn(grammar("pronoun"), data.draw)
     assert unseen("pronoun", str(her["name"]), str(her["word"]))
 
@@ -204,6 +252,46 @@ def test_arithmetic_has_every_legal_problem_and_no_other() -> None:
         assert found == expected
     assert not searched.allows({"operator": "-", "first": 3, "second": 4})
     assert not searched.allows({"operator": "+", "first": 3})
+
+
+def test_succession_has_every_stretch_of_single_tokens_that_goes_on_and_no_other() -> None:
+    searched = grammar("succession")
+    expected = set()
+    for name, items in succession.LISTS.items():
+        whole = [one_token(SPROUT, item) is not None for item in items]
+        around = 2 if name in succession.CYCLIC else 1
+        for shown in range(succession.SHORTEST, succession.LONGEST + 1):
+            for start in range(len(items)):
+                stretch = [at % len(items) for at in range(start, start + shown + 1)]
+                inside = start + shown < around * len(items)
+                if inside and all(whole[at] for at in stretch):
+                    expected.add((name, items[stretch[-2]], shown))
+    found = {
+        (name, last, shown)
+        for name in searched.slots["list"]({})
+        for last in searched.slots["last"]({"list": name})
+        for shown in searched.slots["shown"]({"list": name, "last": last})
+    }
+    assert found == {each for each in expected if each[0] in searched.slots["list"]({})}
+    assert len(found) > 100
+    assert not searched.allows({"list": "days", "last": "May", "shown": 2, "form": "Then:"})
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_sentence_of_agreement_differs_from_the_other_number_in_what_agrees(data: Any) -> None:
+    searched = grammar("sva")
+    one = drawn(searched, data.draw)
+    other = {**one, "number": sva.NUMBERS[one["number"] == "singular"]}
+    built = searched.build([one, other])
+    assert (built.corrupted["other number"][0] == built.clean[1]).all()
+    assert (built.corrupted["other number"][1] == built.clean[0]).all()
+    assert built.right is not None
+    assert built.wrong is not None
+    assert (built.right[0] == built.wrong[1]).all()
+    at = int(built.positions["subject"][0])
+    subject = SPROUT.decode([int(built.clean[0, at])]).strip()
+    assert subject == str(one["subject"]) + "s" * (one["number"] == "plural")
 
 
 def test_the_first_values_are_the_simplest_and_size_counts_from_them() -> None:

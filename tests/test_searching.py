@@ -106,6 +106,15 @@ def test_where_none_breaks_the_whole_budget_is_run() -> None:
     assert not found.exhausted
 
 
+@pytest.mark.parametrize(("cost", "most"), [(2.5, 60), (3.0, 50), (151.0, 0), (149.9, 1)])
+def test_prompts_that_take_more_passes_are_fewer_and_no_pass_is_beyond_the_budget(
+    cost: float, most: int
+) -> None:
+    found = run(trials(WIDE, lambda each: False, 150, cost))
+    assert found.prompts == most
+    assert most * cost <= found.passes <= 150
+
+
 def test_a_small_grammar_is_run_whole_and_said_to_be() -> None:
     small = plain(one=[1, 2, 3], two=["a", "b"])
     made = trials(small, lambda each: False, 200)

@@ -8,7 +8,7 @@ corrupted prompt is as long a stretch from elsewhere in the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 
 from mechtests.errors import NotApplicable
 from mechtests.tasks.assembled import assembled, last_change, one_token, pieces
+from mechtests.tasks.grammar import Choices, Grammar, Value, free
 from mechtests.tasks.prompts import Levels, Prompts, Task, Tokenizer, padded
 
 LISTS = {
@@ -53,6 +54,12 @@ FEWEST_ENDS = 4
 """Places where a prompt may end: two in each half, and another one to corrupt it with."""
 
 
+Known = dict[str, list[int | None]]
+"""The token of every item of some lists, None where it is not one token."""
+Ends = dict[int, list[int]]
+"""Where a prompt may end in a list, and how many items it may show there."""
+
+
 class OrderedPair(NamedTuple):
     """Two tokens of a list, of which the second follows the first."""
 
@@ -80,7 +87,7 @@ class Row:
         return lead + shown if led else shown.lstrip()
 
 
-def tokens(tokenizer: Tokenizer) -> dict[str, list[int | None]]:
+def tokens(tokenizer: Tokenizer) -> Known:
     """The token of every item of every list, None where it is not one token."""
     return {name: [one_token(tokenizer, item) for item in items] for name, items in LISTS.items()}
 
@@ -126,13 +133,13 @@ def _followers(name: str, ids: list[int | None]) -> list[int | None]:
     return [*ids[1:], ids[0] if name in CYCLIC else None]
 
 
-def stretches(name: str, ids: list[int | None]) -> dict[int, list[int]]:
+def stretches(name: str, ids: list[int | None]) -> Ends:
     """Where a prompt may end in a list, and how many items it may show there.
 
     All items shown, and the one that follows, are one token.
     """
     n, cyclic = len(ids), name in CYCLIC
-    found: dict[int, list[int]] = {}
+    found: Ends = {}
     for last in range(n if cyclic else n - 1):
         for shown in range(SHORTEST, LONGEST + 1):
             places = range(last - shown + 1, last + 2)
@@ -142,9 +149,7 @@ def stretches(name: str, ids: list[int | None]) -> dict[int, list[int]]:
     return found
 
 
-def rows(
-    known: dict[str, list[int | None]], generator: np.random.Generator
-) -> Iterator[tuple[Row, int]]:
+def rows(known: Known, generator: np.random.Generator) -> Iterator[tuple[Row, int]]:
     """Prompts without end and the half of each: lists and halves in turn, pairs in turn in each.
 
     A prompt comes again, beside another corrupted one, only where its list has no more.
@@ -159,20 +164,24 @@ def rows(
 
 
 def _one_turn(
-    name: str, ends: dict[int, list[int]], half: int, first: int, generator: np.random.Generator
+    name: str, ends: Ends, half: int, first: int, generator: np.random.Generator
 ) -> Iterator[tuple[Row, int]]:
     """The prompts of one half of a list: every second place where a prompt may end."""
     ours = generator.permutation(sorted(ends)[first::2]).tolist()
     for step in count():
         again, place = divmod(step, len(ours))
         last = ours[place]
-        others = {
-            shown: [end for end in ends if end != last and shown in ends[end]]
-            for shown in ends[last]
-        }
+        others = _elsewhere(ends, last)
         ways = [(shown, form) for shown in others if others[shown] for form in range(len(FORMS))]
         shown, form = ways[(again + place) % len(ways)]
         yield Row(name, last, shown, form, int(generator.choice(others[shown]))), half
+
+
+def _elsewhere(ends: Ends, last: int) -> Ends:
+    """Where else in the list as long a stretch ends, by the number of items it shows."""
+    return {
+        shown: [end for end in ends if end != last and shown in ends[end]] for shown in ends[last]
+    }
 
 
 def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Prompts:
@@ -181,6 +190,16 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
     Raises:
         NotApplicable: Fewer than 20 ordered pairs are single tokens, or no list has stretches
             of them in two places of each half.
+    """
+    known = _usable(tokenizer)
+    return _prompts(tokenizer, known, list(islice(rows(known, generator), n)))
+
+
+def _usable(tokenizer: Tokenizer) -> Known:
+    """The lists that have enough places where a prompt may end.
+
+    Raises:
+        NotApplicable: Fewer than 20 ordered pairs are single tokens, or there is no such list.
     """
     ordered_pairs(tokenizer)
     known = {
@@ -193,7 +212,11 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
             f"{tokenizer.name}: no ordered list has {FEWEST_ENDS} places with {SHORTEST + 1} items "
             "in a row that are one token each"
         )
-    made = list(islice(rows(known, generator), n))
+    return known
+
+
+def _prompts(tokenizer: Tokenizer, known: Known, made: Sequence[tuple[Row, int]]) -> Prompts:
+    """The prompts of some rows, each with its half."""
     right = [known[row.list][(row.last + 1) % len(LISTS[row.list])] for row, _ in made]
     wrong = [
         [token for token in known[row.list] if token not in (None, answer)]
@@ -212,6 +235,48 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
         varied="items",
     )
     return annotate(tokenizer, prompts)
+
+
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    """The list, the item a prompt ends with, how many are shown, and in which form.
+
+    The corrupted prompt is the first stretch elsewhere that is as long.
+
+    Raises:
+        NotApplicable: Fewer than 20 ordered pairs are single tokens, or no list has stretches
+            of them in two places of each half.
+    """
+    known = _usable(tokenizer)
+    elsewhere: dict[str, dict[int, Ends]] = {}
+    for name, ids in known.items():
+        ends = stretches(name, ids)
+        elsewhere[name] = {last: _elsewhere(ends, last) for last in sorted(ends)}
+
+    def lasts(chosen: Choices) -> Sequence[Value]:
+        name = str(chosen["list"])
+        places = elsewhere[name].items()
+        return [LISTS[name][last] for last, others in places if any(others.values())]
+
+    def others_of(chosen: Choices) -> Ends:
+        name = str(chosen["list"])
+        return elsewhere[name].get(LISTS[name].index(str(chosen["last"])), {})
+
+    def row(chosen: Choices) -> Row:
+        name, shown = str(chosen["list"]), int(chosen["shown"])
+        form = [lead for lead, _ in FORMS].index(str(chosen["form"]))
+        last = LISTS[name].index(str(chosen["last"]))
+        return Row(name, last, shown, form, others_of(chosen)[shown][0])
+
+    def build(every: Sequence[Choices]) -> Prompts:
+        return _prompts(tokenizer, known, [(row(each), i % 2) for i, each in enumerate(every)])
+
+    slots = {
+        "list": free(list(known)),
+        "last": lasts,
+        "shown": lambda chosen: [shown for shown, ends in others_of(chosen).items() if ends],
+        "form": free([lead for lead, _ in FORMS]),
+    }
+    return Grammar(slots, build)
 
 
 def _cluster_and_list(row: Row) -> tuple[int, int]:
@@ -242,4 +307,5 @@ succession = Task(
     levels=Levels({"correct": 0.60}),
     corruption="elsewhere",
     annotate=annotate,
+    grammar=grammar,
 )

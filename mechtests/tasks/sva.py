@@ -13,7 +13,7 @@ a verb comes next at all: that is why answers are as many verbs as the tokenizer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice, permutations
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from mechtests.errors import NotApplicable, UsageError
 from mechtests.tasks.assembled import assembled, first_change, one_token, pieces
+from mechtests.tasks.grammar import Choices, Grammar, Value, free
 from mechtests.tasks.prompts import Column, Ids, Levels, Prompts, Task, Tokenizer
 from mechtests.tasks.verbs import COMMON_VERBS
 
@@ -38,6 +39,8 @@ STRUCTURES = {
 }
 """``{subject}`` is the noun whose number decides the verb that comes next; ``{verb}`` agrees
 with it; ``{attractor}`` is another noun, of either number."""
+SHORTEST_FIRST = tuple(sorted(STRUCTURES, key=lambda name: len(STRUCTURES[name])))
+NUMBERS = ("singular", "plural")
 
 NOUNS = (
     *("author", "teacher", "doctor", "farmer", "guard", "pilot", "driver", "singer", "writer"),
@@ -187,18 +190,84 @@ def generate(tokenizer: Tokenizer, n: int, generator: np.random.Generator) -> Pr
             f"sva: {n} prompts asked for, and the nouns that are one token for {tokenizer.name} "
             f"make at most {most} that were not together in training; ask for fewer"
         )
-    before_and = [plural for _, plural in known if plural in COORDINATED]
-    made = list(islice(rows(pairs, before_and, generator), (n + 1) // 2))
-    both = [(i, row, plural) for i, row in enumerate(made) for plural in (False, True)][:n]
+    made = islice(rows(pairs, _before_and(known), generator), (n + 1) // 2)
+    both = [(row, plural, _stratum(i)) for i, row in enumerate(made) for plural in (False, True)]
+    return _prompts(tokenizer, both[:n])
+
+
+def _before_and(known: Sequence[Forms]) -> list[str]:
+    """The verbs that may come before "and", in the plural."""
+    return [plural for _, plural in known if plural in COORDINATED]
+
+
+def _prompts(
+    tokenizer: Tokenizer, made: Sequence[tuple[Row, bool, tuple[int, int, int]]]
+) -> Prompts:
+    """The prompts of some rows, each in a number and with its cluster, template and half."""
     prompts = assembled(
         tokenizer,
-        [row.text(plural) for _, row, plural in both],
-        {"other number": [row.text(not plural) for _, row, plural in both]},
-        strata=[_stratum(i) for i, _, _ in both],
-        answers=answers(tokenizer, [int(plural) for _, _, plural in both]),
+        [row.text(plural) for row, plural, _ in made],
+        {"other number": [row.text(not plural) for row, plural, _ in made]},
+        strata=[stratum for _, _, stratum in made],
+        answers=answers(tokenizer, [int(plural) for _, plural, _ in made]),
         varied="nouns",
     )
     return annotate(tokenizer, prompts)
+
+
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    """Structure (shortest first), the subject's number, and the words of the sentence.
+
+    Subject and attractor were not together in training; of a word that a structure does not
+    have only the first is there.
+
+    Raises:
+        NotApplicable: Too few nouns or verbs are one token, or no two nouns were held out.
+    """
+    before_and, known = _before_and(verbs(tokenizer)), nouns(tokenizer)
+    partners = {a: [b for b in known if a != b and tokenizer.unseen("nouns", a, b)] for a in known}
+    paired = [noun for noun, others in partners.items() if others]
+    if not paired:
+        raise NotApplicable(f"{tokenizer.name}: no pair of nouns was held out of its training")
+
+    def where_said(word: str, values: Sequence[Value]) -> Callable[[Choices], Sequence[Value]]:
+        return lambda chosen: values if _has(chosen, word) else values[:1]
+
+    def attractors(chosen: Choices) -> Sequence[Value]:
+        others = partners[str(chosen["subject"])]
+        return others if _has(chosen, "attractor") else others[:1]
+
+    slots = {
+        "structure": free(SHORTEST_FIRST),
+        "number": free(NUMBERS),
+        "word": free(WORDS),
+        "subject": free(paired),
+        "attractor": attractors,
+        "attractor's number": where_said("attractor", NUMBERS),
+        "preposition": where_said("preposition", PREPOSITIONS),
+        "past": where_said("past", PAST),
+        "said": where_said("said", SAID),
+        "where": where_said("where", WHERE),
+        "verb": where_said("verb", before_and),
+    }
+    return Grammar(slots, lambda every: _prompts(tokenizer, [_row(*at) for at in enumerate(every)]))
+
+
+def _has(chosen: Choices, word: str) -> bool:
+    return f"{{{word}}}" in STRUCTURES[str(chosen["structure"])]
+
+
+def _row(place: int, chosen: Choices) -> tuple[Row, bool, tuple[int, int, int]]:
+    """Some choices as a row in its number, a cluster of its own."""
+    words = {name: str(chosen[name]) for name in ("word", "preposition", "past", "said", "where")}
+    words["attractor"] = str(chosen["attractor"]) + "s" * _plural(chosen["attractor's number"])
+    structure = str(chosen["structure"])
+    row = Row(structure, words, str(chosen["subject"]), str(chosen["verb"]))
+    return row, _plural(chosen["number"]), (place, list(STRUCTURES).index(structure), place % 2)
+
+
+def _plural(number: Value) -> bool:
+    return bool(NUMBERS.index(str(number)))
 
 
 def _stratum(cluster: int) -> tuple[int, int, int]:
@@ -231,4 +300,5 @@ sva = Task(
     corruption="other number",
     annotate=annotate,
     column=Column("plural", range(2), answers),
+    grammar=grammar,
 )
