@@ -7,7 +7,8 @@ import numpy as np
 
 from mechtests import claim
 from mechtests.arithmetic import gates, knockout_measures, measures, reading
-from mechtests.arithmetic.knockout_measures import CONTROLS, KS, TYPES
+from mechtests.arithmetic.knockout_measures import KS, TYPES
+from mechtests.arithmetic.pools import CONTROLS
 from mechtests.arithmetic.reading import pooled
 from mechtests.arithmetic.throughout import beats, unless_short
 from mechtests.measurement import Sample

@@ -8,12 +8,12 @@ from itertools import combinations, permutations
 import numpy as np
 
 from mechtests import claim
-from mechtests.arithmetic import gates, measures, neuron_measures, reading
+from mechtests.arithmetic import gates, measures, neuron_measures, other_tasks, reading
 from mechtests.arithmetic.neuron_measures import LATE_SHARE, top_neurons
 from mechtests.arithmetic.neuron_sets import chance, count_of, overlap, top
 from mechtests.arithmetic.reading import kept, mean_faithfulness, pooled
 from mechtests.measurement import HALVES
-from mechtests.rules import absent, beside, matched_random, value_control
+from mechtests.rules import beside, matched_random, value_control
 from mechtests.tasks.arithmetic import NAMES, arithmetic
 from mechtests.verdict import exactly, not_applicable
 
@@ -99,16 +99,35 @@ def shared(found, one, other, groups=slice(None)):
     return float(np.mean(ways))
 
 
+def by_size_alone(found, mine, ours):
+    """The control that the sets share less with the largest neurons of another operator."""
+    count = count_of(LATE_SHARE, found["size"].shape[-1])
+    with_blind = [
+        overlap(mine[at], top(found["size"][other, 0], count))
+        for at, other in permutations(range(len(mine)), 2)
+    ]
+    theirs = float(np.mean(with_blind))
+    said = f"top neurons by size alone share {theirs:.2f}, ours {ours:.2f}"
+    return value_control("by size alone", exactly(theirs < ours, said))
+
+
 @claim(
     "nikankin2025.neurons-shared",
+    version=2,
     section="Figure 15",
     says="Operators share most of their important neurons.",
     task=arithmetic,
     components=["neurons"],
     gate=gates.does(),
-    needs={"answers": measures.answers_here(), "found": neuron_measures.attribution_here()},
+    needs={
+        "answers": measures.answers_here(),
+        "found": neuron_measures.attribution_here(),
+        **other_tasks.needs(),
+    },
+    where_applicable=list(other_tasks.needs()),
     controls=[
         "the top neurons by size alone, which do not see the answer, share less with them",
+        "the top neurons of IOI, pronoun and agreement share less with them, where the model does",
         "chance, layer by layer (shown)",
     ],
 )
@@ -116,8 +135,11 @@ def test_operators_share_important_neurons(measured, judge):
     """The shared part of two operators' top 1.5%, from opposite halves, is above 0.5 on average.
 
     Over all pairs of operators; the interval leaves out a tenth of the problems at a time. The
-    ceiling is what one operator's halves share: below 0.5 nothing can be told. Llama 3 8B: an
-    intersection over union of .54 is a shared part of .70 (the paper writes 45% unique).
+    ceiling is what one operator's halves share: below 0.5 nothing can be told. The top neurons of
+    every other task whose gate is passed, and whose own halves share half of them, must share less
+    (as many a layer, by the same attribution, from the other half); without such a task it cannot
+    hold. Llama 3 8B: an intersection over union of .54 is a shared part of .70 (the paper writes
+    45% unique).
     """
     found, gated = measured.found, gates.gated_operators(measured.answers)
     operators = [int(op) for op in found["operators"]]
@@ -126,7 +148,6 @@ def test_operators_share_important_neurons(measured, judge):
         judge(not_applicable(f"{len(operators)} operator is gated, and sharing needs two: {why}"))
         return
     places = range(len(operators))
-    count = count_of(LATE_SHARE, found["size"].shape[-1])
 
     def mean_shared(groups):
         pairs = [shared(found, one, other, groups) for one, other in combinations(places, 2)]
@@ -142,22 +163,14 @@ def test_operators_share_important_neurons(measured, judge):
     ceiling = float(np.mean([shared(found, one, one) for one in places]))
     if ceiling < 0.5:
         verdict = reading.undecided(verdict, f"two halves of one operator share {ceiling:.2f}")
-    with_blind = [
-        overlap(top_neurons(found, at, "evaluation"), top(found["size"][other, 0], count))
-        for at, other in permutations(places, 2)
-    ]
-    ours, theirs = verdict.estimate, float(np.mean(with_blind))
-    size = exactly(theirs < ours, f"top neurons by size alone share {theirs:.2f}, ours {ours:.2f}")
+    mine = [top_neurons(found, at, "evaluation") for at in places]
+    elsewhere = other_tasks.controls(measured, mine, verdict.estimate)
+    verdict = beside(verdict, by_size_alone(found, mine, verdict.estimate), *elsewhere)
     by_chance = [
-        chance(top_neurons(found, one), top_neurons(found, other, "evaluation"))
-        for one, other in combinations(places, 2)
+        chance(top_neurons(found, one), mine[other]) for one, other in combinations(places, 2)
     ]
     judge(
-        beside(
-            verdict,
-            value_control("by size alone", size),
-            absent("another task", "its top neurons are not measured"),
-        ).showing(
+        other_tasks.needing_one(verdict, elsewhere).showing(
             ceiling=ceiling,
             chance=float(np.mean([each.overlap for each in by_chance])),
             chance_p=max(each.p for each in by_chance),

@@ -34,6 +34,7 @@ hundredth of them knows the hundredth part of the problems.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -98,12 +99,18 @@ class ArithmeticSource(FakeSource):
 
     def load(self, checkpoint: Any, *, untrained_seed: int | None = None, **how: Any) -> Loaded:
         self.loads.append("untrained" if untrained_seed is not None else "trained")
-        model = self.make().model
-        if untrained_seed is not None:
-            with torch.random.fork_rng():
-                torch.manual_seed(untrained_seed)
-                model = GPT2LMHeadModel(model.config).eval()
-        return Loaded(model, SUMS, {})
+        model = _model(self.make)
+        if untrained_seed is None:
+            return Loaded(copy.deepcopy(model), SUMS, {})
+        with torch.random.fork_rng():
+            torch.manual_seed(untrained_seed)
+            return Loaded(GPT2LMHeadModel(model.config).eval(), SUMS, {})
+
+
+@cache
+def _model(make: Callable[[], Planted]) -> Any:
+    """The Hugging Face model, made once; a network takes a copy over."""
+    return make().model
 
 
 def source(kind: str) -> ArithmeticSource:

@@ -35,6 +35,7 @@ def planted_fourier(seed: int = 0) -> Planted:
         _waves(torch.arange(LARGEST + 1)),
         width=192,
         operators=(0, 1, 2, 3),
+        mlp_width=800,
         seed=seed,
     )
     _sign_waves(frame)

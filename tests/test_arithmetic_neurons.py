@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mechtests.arithmetic import neurons as room
@@ -13,7 +14,6 @@ from mechtests.arithmetic.faithfulness import Kept
 from mechtests.arithmetic.neuron_sets import (
     chance,
     count_of,
-    jaccard,
     overlap,
     sparse_circuits,
     top,
@@ -21,7 +21,6 @@ from mechtests.arithmetic.neuron_sets import (
 from mechtests.arithmetic.neurons import (
     Attributions,
     attributions,
-    exact_effects,
     first_mlp_attributions,
     output_norms,
 )
@@ -33,6 +32,7 @@ from tests.tiny import ARCHITECTURES, LAYERS, network, off, tiny
 
 WIDTH = 96
 DOUBLE = torch.float64
+Floats = NDArray[np.float64]
 
 
 def eq_1(logits: Tensor, clean: Tensor, mine: Problems, others: Problems) -> Tensor:
@@ -95,27 +95,27 @@ def test_attribution_is_the_slope_of_eq_1_along_the_patch(name: str) -> None:
         np.testing.assert_allclose(found[:, layer, neuron], slope.numpy(), rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_exact_effects_are_those_of_whole_edited_runs(name: str) -> None:
-    net, mine, others = network(name), problems(seed=5), problems(seed=6)
-    tokens = torch.from_numpy(mine.tokens)
-    theirs = net.run(torch.from_numpy(others.tokens), keep=("post",))
-    clean = net.logits(net.run(tokens).final).double().log_softmax(-1).numpy()
-    rows, chosen = np.arange(len(mine)), [3, 40, 77]
-    for layer in range(LAYERS):
-        found = exact_effects(net, mine, others, layer, chosen)
-        for number, neuron in enumerate(chosen):
+def exact_effects(net: Network, mine: Problems, others: Problems, layer: int) -> Floats:
+    """Each neuron of a layer patched alone at END, in whole runs, ``[prompt, neuron]``.
 
-            def edit(post: Tensor, layer: int = layer, neuron: int = neuron) -> Tensor:
-                post = post.clone()
-                post[:, -1, neuron] = theirs["post", layer][:, -1, neuron]
-                return post
+    The robust twin of Eq. 1: half of what the right answer loses and the other one gains, as logs.
+    """
+    tokens, at = torch.from_numpy(mine.tokens), torch.arange(WIDTH)
+    theirs = net.run(torch.from_numpy(others.tokens), keep=("post",))["post", layer][:, -1]
 
-            run = net.run(tokens, edits={("post", layer): edit})
-            logs = net.logits(run.final).double().log_softmax(-1).numpy()
-            gain = logs[rows, others.answer] - clean[rows, others.answer]
-            loss = clean[rows, mine.answer] - logs[rows, mine.answer]
-            np.testing.assert_allclose(found[:, number], (gain + loss) / 2, atol=2e-5)
+    def edit(post: Tensor) -> Tensor:
+        post = post.clone().view(len(mine), WIDTH, *post.shape[1:])
+        post[:, at, -1, at] = theirs
+        return post.flatten(0, 1)
+
+    many = tokens.repeat_interleave(WIDTH, 0)
+    logs = net.logits(net.run(many, edits={("post", layer): edit}).final).log_softmax(-1)
+    change = (
+        logs.view(len(mine), WIDTH, -1) - net.logits(net.run(tokens).final).log_softmax(-1)[:, None]
+    )
+    rows = np.arange(len(mine))
+    found: Floats = ((change[rows, :, others.answer] - change[rows, :, mine.answer]) / 2).numpy()
+    return found
 
 
 def linear_error(name: str, size: float) -> float:
@@ -133,8 +133,7 @@ def linear_error(name: str, size: float) -> float:
     tokens[:, -4:-1] ^= 1
     others = replace(mine, tokens=tokens, answer=problems(seed=8).answer)
     found = attributions(net, mine, others, groups=groups).effect.total
-    chosen = list(range(WIDTH))
-    exact = np.stack([exact_effects(net, mine, others, at, chosen) for at in range(LAYERS)], 1)
+    exact = np.stack([exact_effects(net, mine, others, at) for at in range(LAYERS)], 1)
     return float(np.abs(found - exact).max() / np.abs(exact).max())
 
 
@@ -175,12 +174,10 @@ def test_rankings_are_means_spreads_and_sizes_over_problems() -> None:
 def test_batches_do_not_change_attributions(monkeypatch: pytest.MonkeyPatch) -> None:
     net, mine, others = network("gptj"), problems(7, seed=5), problems(7, seed=6)
     whole = attributions(net, mine, others).by_mean_and_spread()
-    exact = exact_effects(net, mine, others, 1, [2, 3])
     monkeypatch.setattr(room, "prompts_at_once", lambda *_: 3)
     np.testing.assert_allclose(
         attributions(net, mine, others).by_mean_and_spread(), whole, rtol=1e-4, atol=1e-6
     )
-    np.testing.assert_allclose(exact_effects(net, mine, others, 1, [2, 3]), exact, atol=1e-5)
 
 
 def test_attribution_works_where_gradients_are_off_and_refuses_nothing_to_attribute() -> None:
@@ -211,12 +208,11 @@ def test_sparse_circuits_keep_so_many_neurons_of_these_layers_and_all_else() -> 
     assert (made[1].neurons[1] == top(scores, 5)[0]).all()
 
 
-def test_chance_is_that_of_all_sets_and_overlap_and_jaccard_count_what_is_shared() -> None:
+def test_chance_is_that_of_all_sets_and_overlap_counts_what_is_shared() -> None:
     width, one, other = 6, np.zeros((2, 6), bool), np.zeros((2, 6), bool)
     one[0, :3] = one[1, :2] = True
     other[0, 1:4] = other[1, :2] = True
     assert overlap(one, other) == 4 / 5
-    assert jaccard(one, other) == 4 / 6
     shared = [
         len(set(a) & {0, 1, 2}) + len(set(b) & {0, 1})
         for a in combinations(range(width), 3)

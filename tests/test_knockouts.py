@@ -15,14 +15,12 @@ from mechtests.arithmetic import knockouts as room
 from mechtests.arithmetic.heuristics import Heuristic, associated
 from mechtests.arithmetic.knockouts import (
     Guided,
-    effects,
     guided,
     knocked_out,
     right_without,
 )
-from mechtests.arithmetic.logit_lens import value_logits
 from mechtests.arithmetic.one_heuristic import by_heuristic, related_sets
-from mechtests.arithmetic.pools import Important, guided_sets
+from mechtests.arithmetic.pools import CONTROLS, Important, guided_sets
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
 from mechtests.models.network import Network
@@ -211,19 +209,6 @@ def test_sets_that_do_not_fit_are_refused(sets: np.ndarray, words: str) -> None:
         knocked_out(network("gpt2"), problems(), sets)
 
 
-def test_effects_are_activations_at_the_end_times_the_logit_lens_of_the_answer() -> None:
-    net, mine = network("gemma2"), problems(7)
-    mine.answer[:] = [3, 9, 3, 5, 7, 9, 1]
-    layer, index = np.array([2, 1, 2, 0]), np.array([5, 90, 0, 17])
-    none = np.zeros((4, 0))
-    found = effects(net, mine, Important(layer, index, np.ones(4), none, none.astype(bool)))
-    run = net.run(torch.from_numpy(mine.tokens), keep=("post",))
-    for at, (each, number) in enumerate(zip(layer, index, strict=True)):
-        lens = value_logits(net, each, [number], mine.answer.tolist())[:, 0]
-        expected = np.abs(lens * run["post", each][:, -1, number].numpy())
-        assert found[:, at] == pytest.approx(expected, rel=1e-5)
-
-
 # ---------------------------------------------------------------- a planted bag of heuristics
 
 OPERANDS, NEURONS, HIDDEN = 10, 40, 120
@@ -299,15 +284,10 @@ def bag_holds(mine: Problems) -> np.ndarray:
     return associated(RANGES, mine.first, mine.second, mine.result)
 
 
-def without(
-    net: Network, mine: Problems, neurons: Important, seed: int = 3, *, effect: bool = True, **how
-) -> Guided:
+def without(net: Network, mine: Problems, neurons: Important, seed: int = 3, **how) -> Guided:
     """Guided knock-outs on the bag's prompts."""
-    sizes = effects(net, mine, neurons) if effect else None
-    draw = np.random.default_rng(seed)
-    return guided(
-        net, mine, neurons, guided_sets(neurons, bag_holds(mine), draw, effect=sizes, **how)
-    )
+    plan = guided_sets(neurons, bag_holds(mine), np.random.default_rng(seed), **how)
+    return guided(net, mine, neurons, plan)
 
 
 def test_without_its_heuristics_a_prompt_fails_and_without_as_many_others_it_does_not() -> None:
@@ -318,8 +298,8 @@ def test_without_its_heuristics_a_prompt_fails_and_without_as_many_others_it_doe
     assert found.intact_right.all()
     assert found.heuristic_right[0].all()
     assert not found.heuristic_right[1].any()
-    by_name = dict(zip(found.controls, found.control_right[:, 1], strict=True))
-    for name in ("unassociated", "attribution", "effect"):
+    by_name = dict(zip(CONTROLS, found.control_right[:, 1], strict=True))
+    for name in ("unassociated", "attribution"):
         assert (by_name[name] == 1).all()
     # the other prompt is of the same range, or is not
     assert 0.3 < by_name["other"].mean() < 0.7
@@ -328,7 +308,7 @@ def test_without_its_heuristics_a_prompt_fails_and_without_as_many_others_it_doe
     assert found.knocked.tolist() == [[k] * 40 for k in ks]
     assert (found.pool == NEURONS).all()
     assert not found.shortfall.any()
-    assert not found.overlap[[0, 1, 3], 1].any()
+    assert not found.overlap[[0, 1], 1].any()
 
 
 def test_what_is_told_of_a_plan_is_what_its_sets_give() -> None:
@@ -354,7 +334,7 @@ def test_what_is_told_of_a_plan_is_what_its_sets_give() -> None:
         assert found.control_right[:, k, prompt] == pytest.approx(drawn.mean(1))
         assert (found.single_right[:, k, prompt] == drawn[:, 0]).all()
     assert 0.1 < found.control_right.mean() < 0.9
-    for name in ("k", "controls", "pool", "knocked", "shortfall", "overlap"):
+    for name in ("pool", "knocked", "shortfall", "overlap"):
         assert getattr(found, name) is getattr(plan, name)
 
 
@@ -362,9 +342,7 @@ def test_neurons_that_were_matched_at_random_are_no_better_than_controls() -> No
     """Over many matches: in one of them all prompts of a range lose the same neurons."""
     mine, gaps, rights = bag_problems().select(range(20)), [], []
     for seed in range(100):
-        found = without(
-            bag(WEAK), mine, bag_neurons(seed), seed, ks=(NEURONS,), draws=2, effect=False
-        )
+        found = without(bag(WEAK), mine, bag_neurons(seed), seed, ks=(NEURONS,), draws=2)
         gaps.append((found.control_right[:, 0] - found.heuristic_right[0]).mean(1))
         rights.append(found.heuristic_right.mean())
     assert 0.2 < np.mean(rights) < 0.8

@@ -30,8 +30,8 @@ from tests.planted_arithmetic_problems import (
 KINDS = sorted(MADE)
 NO_BAGS = sorted({*KINDS} - {"bag"})
 LATE = range(4, 8)
-SPARSE = 66
-"""1.5% of 4,400 neurons."""
+SHARE = 0.015
+"""Of a layer's neurons."""
 Edit = Callable[[Tensor], Tensor]
 Mask = NDArray[np.bool_]
 
@@ -394,10 +394,16 @@ def attributed(net: Network, asked: Problems, others: Problems) -> dict[int, NDA
 
 
 @cache
-def highest(kind: str, count: int = SPARSE) -> dict[int, NDArray[np.int64]]:
+def highest(kind: str) -> dict[int, NDArray[np.int64]]:
     """The neurons of each late layer with the largest attributions, for sums and differences."""
-    by_layer = attributed(network(kind), *other_problems(kind))
-    return {layer: np.argsort(-by_layer[layer])[:count] for layer in LATE}
+    net = network(kind)
+    by_layer = attributed(net, *other_problems(kind))
+    return {layer: np.argsort(-by_layer[layer])[: sparse(net)] for layer in LATE}
+
+
+def sparse(net: Network) -> int:
+    """How many neurons of a layer are a few."""
+    return round(SHARE * net.shape.mlp_width)
 
 
 def averaged_but(
@@ -434,7 +440,7 @@ def test_the_bag_runs_on_its_planted_neurons_alone_and_on_no_others() -> None:
         for layer in LATE
     }
     draw = np.random.default_rng(0)
-    drawn = {layer: draw.permutation(net.shape.mlp_width)[:SPARSE] for layer in LATE}
+    drawn = {layer: draw.permutation(net.shape.mlp_width)[: sparse(net)] for layer in LATE}
     assert right(net, asked, averaged_but(net, whole)).mean() > 0.9
     assert right(net, asked, averaged_but(net, drawn)).mean() < 0.1
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mechtests.arithmetic.bag_measures import SERIES, answers_here, bags_here, important_of
 from mechtests.arithmetic.chosen import EVALUATION
 from mechtests.arithmetic.heuristics import associated, decoded
-from mechtests.arithmetic.knockout_measures import CONTROLS, DRAWS
+from mechtests.arithmetic.knockout_measures import DRAWS
 from mechtests.arithmetic.measures import FACTS, facts_of, pairs_of, problems_of
-from mechtests.arithmetic.neuron_measures import LATE_SHARE
-from mechtests.arithmetic.neuron_sets import count_of
-from mechtests.errors import NotApplicable
+from mechtests.arithmetic.pools import CONTROLS, guided_sets
 from mechtests.metrics.metric import Batch, Cost, Metric, Need, Value
 from mechtests.tasks.arithmetic import NAMES
-
-if TYPE_CHECKING:
-    from mechtests.models.network import Network
 
 K = 10
 """Neurons of each layer that are knocked out at most (claims.md, ``knockout-beats-random``)."""
@@ -27,10 +22,8 @@ K = 10
 
 def _knockouts(batch: Batch) -> Mapping[str, Any]:
     from mechtests.arithmetic import knockouts
-    from mechtests.arithmetic.pools import guided_sets
 
     network, found = batch.network, batch.inputs["found"]
-    _refuse_narrow(network)
     problems, named = problems_of(batch), [decoded(row) for row in found["heuristics"]]
     parts, done = [], []
     for operator in (int(op) for op in found["operators"]):
@@ -48,19 +41,9 @@ def _knockouts(batch: Batch) -> Mapping[str, Any]:
     return {**dict(zip(names, joined, strict=True)), **facts_of(parts)}
 
 
-def _refuse_narrow(network: Network) -> None:
-    count = count_of(LATE_SHARE, network.shape.mlp_width)
-    if count < K:
-        raise NotApplicable(
-            f"{network.name} has {count} important neurons a layer, {LATE_SHARE:.1%} of "
-            f"{network.shape.mlp_width}, and knock-outs take {K} a layer: no prompt has so many; "
-            f"take a wider model"
-        )
-
-
 bag_knockouts = Metric(
     name="arithmetic.bag_knockouts",
-    version=1,
+    version=2,
     compute=_knockouts,
     values={
         "heuristic": Value(("pair",), "right or wrong"),

@@ -17,11 +17,12 @@ import numpy as np
 from mechtests.arithmetic.answers import answers
 from mechtests.arithmetic.chosen import SELECTION
 from mechtests.arithmetic.components import late_layers
-from mechtests.arithmetic.heuristic_measures import TOP, Columns, scores_of, seen
+from mechtests.arithmetic.heuristic_measures import TOP, Columns, seen
 from mechtests.arithmetic.heuristics import ENCODED, decoded, encoded
 from mechtests.arithmetic.measures import gated_of, pairs_of, problems_of
 from mechtests.arithmetic.neuron_measures import GROUPS, LATE_SHARE, refuse_flat
 from mechtests.arithmetic.neuron_sets import count_of, top
+from mechtests.arithmetic.pools import Important
 from mechtests.arithmetic.triples import OF, Triple
 from mechtests.metrics.metric import Batch, Cost, Metric, Need, Value
 from mechtests.statistics import cluster_groups
@@ -30,8 +31,7 @@ from mechtests.tasks.arithmetic import NAMES, arithmetic
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mechtests.arithmetic.heuristic_measures import Matched
-    from mechtests.arithmetic.pools import Important
+    from mechtests.arithmetic.matching import Matched
     from mechtests.arithmetic.problems import Problems
     from mechtests.measurement import Measurement
     from mechtests.models.network import Network
@@ -71,6 +71,8 @@ def _important(batch: Batch, operator: int, problems: Problems) -> _Bag:
 
 def _matched(network: Network, problems: Problems, operator: int, bag: _Bag) -> Matched:
     """What the neurons match on the problems of their operator."""
+    from mechtests.arithmetic.matching import scores_of
+
     mine = problems.of_operator(operator)
     columns = [
         Columns(int(layer), bag.neuron[bag.layer == layer], TOP) for layer in np.unique(bag.layer)
@@ -171,7 +173,6 @@ def triples_of(
 def important_of(found: Measurement, operator: int) -> Important:
     """The important neurons of an operator, with the scores of what they match, else 0."""
     from mechtests.arithmetic.matching import matched
-    from mechtests.arithmetic.pools import Important
 
     mine = np.flatnonzero((found["neurons"][:, 0] == operator) & (found["top"][:, 0] == 1))
     score = np.zeros((len(found["neurons"]), len(found["heuristics"])), np.float32)

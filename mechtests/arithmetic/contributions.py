@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mechtests.arithmetic.heuristics import Heuristic, Mask, associated
-from mechtests.arithmetic.libraries import library
 from mechtests.arithmetic.logit_lens import value_logits
-from mechtests.arithmetic.matching import matched, result_sets, scores
+from mechtests.arithmetic.matching import matched, scores_of
 from mechtests.arithmetic.partners import Classified, widened
 from mechtests.arithmetic.problems import Problems
 from mechtests.matched import STRATA
 from mechtests.metrics.effects import prompts_at_once
-from mechtests.tasks.arithmetic import DIVISION
 from mechtests.tasks.prompts import Ids
 
 if TYPE_CHECKING:
@@ -151,21 +149,14 @@ def without_heuristic(
         problems: All that are at hand of one operator, each once.
         neurons: The neurons of each layer.
     """
-    operator = int(problems.operator[0])
-    numbers = problems.first, problems.second, problems.result
-    alone = library(operator, *numbers)
-    _, at = np.unique(problems.result, return_index=True)
-    gated = network.blocks[0].mlp_gate is not None
+    operator, gated = int(problems.operator[0]), network.blocks[0].mlp_gate is not None
+    tokens = problems.answer[np.unique(problems.result, return_index=True)[1]].tolist()
     found: dict[int, Mask] = {}
     for some in _together(neurons, len(problems)):
         for layer, acts in _activations(network, problems, some).items():
-            tokens = problems.answer[at].tolist()
             lens = value_logits(network, layer, some[layer].tolist(), tokens)
-            named = alone
-            if operator == DIVISION:
-                named = library(operator, *numbers, sets=result_sets(acts, alone, lens))
-            matches = matched(scores(acts, named, lens=lens, gated=gated))
-            found[layer] = np.asarray(~matches.any(1), bool)
+            scored = scores_of(problems, operator, acts, lens, gated=gated, alone=False)
+            found[layer] = np.asarray(~matched(scored.with_lens).any(1), bool)
     return found
 
 

@@ -90,6 +90,11 @@ class Kept:
         return not (self.heads[layer].all() and mlp.all())
 
     @property
+    def first(self) -> int:
+        """The first layer of which anything is replaced, or the number of layers."""
+        return next(filter(self.touches, range(len(self.mlps))), len(self.mlps))
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Equal for equal circuits."""
         some = tuple((layer, self.neurons[layer].tobytes()) for layer in sorted(self.neurons))
@@ -189,7 +194,7 @@ def run_circuits(
     answers = torch.from_numpy(np.stack((problems.answer, other), 1)).to(network.device)
     tokens = torch.from_numpy(problems.tokens).to(network.device)
     distinct = {each.key: each for each in circuits}
-    names = list(distinct)
+    names = sorted(distinct, key=lambda name: distinct[name].first)  # so that few run what all do
     values = []
     for start in range(0, len(names), CIRCUITS_AT_ONCE):
         some = [distinct[name] for name in names[start : start + CIRCUITS_AT_ONCE]]
@@ -237,8 +242,8 @@ def normalised(network: Network, ends: Tensor, answer: Tensor) -> Tensor:
 def _ends(network: Network, tokens: Tensor, means: Averages, circuits: Sequence[Kept]) -> Tensor:
     """END's streams behind the last block, ``[row, circuit, width]``."""
     layers, many = network.shape.layers, len(circuits)
-    touched = [at for at in range(layers) if any(each.touches(at) for each in circuits)]
-    start = min(touched, default=layers - 1)
+    start = min(layers - 1, *(each.first for each in circuits))
+    touched = [at for at in range(start, layers) if any(each.touches(at) for each in circuits)]
     with torch.no_grad():
         resid = network.embed(tokens)
         if start:

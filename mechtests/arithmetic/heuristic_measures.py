@@ -24,12 +24,12 @@ from mechtests.arithmetic.neuron_measures import (
 from mechtests.arithmetic.neuron_sets import count_of
 from mechtests.metrics.effects import WORKING_BYTES
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Need, Value
-from mechtests.tasks.arithmetic import DIVISION, NAMES, arithmetic
+from mechtests.tasks.arithmetic import NAMES, arithmetic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mechtests.arithmetic.libraries import Library
+    from mechtests.arithmetic.matching import Matched
     from mechtests.arithmetic.problems import Problems
     from mechtests.measurement import Measurement
     from mechtests.models.network import Network
@@ -103,38 +103,6 @@ def _tokens_of(problems: Problems, results: NDArray[np.int64]) -> NDArray[np.int
     return tokens
 
 
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """What some neurons match with direct heuristics through the logit lens, and without it."""
-
-    library: Library
-    with_lens: NDArray[np.float32]
-    alone: NDArray[np.float32]
-
-
-def _library(problems: Problems, operator: int, acts: Floats, lens: Floats | None) -> Library:
-    from mechtests.arithmetic.libraries import library
-    from mechtests.arithmetic.matching import result_sets
-
-    numbers = problems.first, problems.second, problems.result
-    found = library(operator, *numbers)
-    if operator != DIVISION:
-        return found
-    return library(operator, *numbers, sets=result_sets(acts, found, lens))
-
-
-def scores_of(
-    problems: Problems, operator: int, acts: Floats, lens: Floats, *, gated: bool, alone: bool
-) -> Matched:
-    """Scores of some neurons for the heuristics of an operator, with and without the logit lens."""
-    from mechtests.arithmetic.matching import scores
-
-    found = _library(problems, operator, acts, lens)
-    with_lens = scores(acts, found, lens=lens, gated=gated)
-    without = scores(acts, found, gated=gated) if alone else with_lens
-    return Matched(found, with_lens, without)
-
-
 def _any(matched: Matched) -> NDArray[np.bool_]:
     """Whether each neuron matches a heuristic that is more than a single value."""
     from mechtests.arithmetic.matching import matched as matches
@@ -193,6 +161,7 @@ def _told(operator: int, layers: Any, neurons: Any, kind: int, matched: Any) -> 
 
 def _heuristics(batch: Batch) -> Mapping[str, Any]:
     from mechtests.arithmetic.matching import matched as matches
+    from mechtests.arithmetic.matching import scores_of
     from mechtests.arithmetic.nulls import rotated
     from mechtests.arithmetic.problems import Problems
 
@@ -237,6 +206,7 @@ def _heuristics(batch: Batch) -> Mapping[str, Any]:
 
 
 def _random_neurons(batch: Batch) -> Mapping[str, Any]:
+    from mechtests.arithmetic.matching import scores_of
     from mechtests.arithmetic.problems import Problems
 
     network, every = batch.network, Problems.of(batch.prompts)

@@ -14,6 +14,7 @@ import numpy as np
 from mechtests.arithmetic import heuristic_measures, measures, neuron_measures
 from mechtests.arithmetic.chosen import EVALUATION, right
 from mechtests.arithmetic.heuristics import KINDS, VARIABLES, Heuristic, associated, decoded
+from mechtests.arithmetic.pools import CONTROLS, Important, guided_sets
 from mechtests.measurement import HALVES
 from mechtests.metrics.metric import Batch, Cost, Job, Metric, Need, Value
 from mechtests.tasks.arithmetic import NAMES, arithmetic
@@ -21,12 +22,10 @@ from mechtests.tasks.arithmetic import NAMES, arithmetic
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mechtests.arithmetic.pools import Important
     from mechtests.arithmetic.problems import Problems
 
 KS = (5, 10, 25)
 """Neurons of each layer that are knocked out at most; the second decides."""
-CONTROLS = ("unassociated", "attribution", "other")
 DRAWS = 20
 TYPES = tuple(f"{variable} {kind}" for variable in VARIABLES for kind in KINDS)
 
@@ -34,7 +33,6 @@ TYPES = tuple(f"{variable} {kind}" for variable in VARIABLES for kind in KINDS)
 def _bag(batch: Batch, place: int, operator: int) -> Important:
     """The top neurons of an operator, with the scores of what they match, else 0."""
     from mechtests.arithmetic.matching import matched
-    from mechtests.arithmetic.pools import Important
 
     ranked, found = batch.inputs["attribution"], batch.inputs["heuristics"]
     layers = ranked["layers"]
@@ -65,7 +63,6 @@ def _holds(batch: Batch, problems: Problems) -> NDArray[np.bool_]:
 
 def _guided(batch: Batch) -> Mapping[str, Any]:
     from mechtests.arithmetic import knockouts
-    from mechtests.arithmetic.pools import guided_sets
     from mechtests.arithmetic.problems import Problems
 
     every = Problems.of(batch.prompts)

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mechtests.arithmetic.heuristics import Mask
-from mechtests.arithmetic.logit_lens import value_logits
-from mechtests.arithmetic.pools import GuidedSets, Important
+from mechtests.arithmetic.pools import CONTROLS, GuidedSets, Important
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
 from mechtests.models.activations import Activations, bytes_per_prompt
@@ -214,38 +213,11 @@ def _rows_at_once(shape: Shape, length: int) -> int:
     return max(1, WORKING_BYTES // (4 * numbers))
 
 
-def effects(network: Network, problems: Problems, important: Important) -> Floats:
-    """The size of what each neuron adds to the answer's logit at END: the logit lens.
-
-    Returns:
-        ``|h_post * value_logits|``, shape ``[prompt, neuron]``.
-    """
-    found = np.zeros((len(problems), len(important)))
-    tokens = torch.from_numpy(problems.tokens).to(network.device)
-    keep = tuple(f"post.{layer}@end" for layer in important.layers)
-    most = max(1, WORKING_BYTES // bytes_per_prompt(network.shape, keep, tokens.shape[1]))
-    answers, row = np.unique(problems.answer, return_inverse=True)
-    for layer in important.layers.tolist():
-        mine = np.flatnonzero(important.layer == layer)
-        lens = value_logits(network, layer, important.index[mine].tolist(), answers.tolist())
-        found[:, mine] = lens[row.ravel()]
-    for start in range(0, len(problems), most):
-        with torch.no_grad():
-            run = network.run(tokens[start : start + most], keep=keep)
-        for layer in important.layers.tolist():
-            mine = np.flatnonzero(important.layer == layer)
-            post = run["post@end", layer].float().cpu().numpy()
-            found[start : start + most, mine] *= post[:, important.index[mine]]
-    return np.abs(found)
-
-
 @dataclass(frozen=True, eq=False)
 class Guided:
     """Knock-outs guided by each prompt's heuristics.
 
     Attributes:
-        k: At most so many neurons a layer, shape ``[k]``.
-        controls: The names of the controls.
         intact_right: Whether each prompt is right with all neurons, shape ``[prompt]``.
         heuristic_right: Without its heuristics' neurons, shape ``[k, prompt]``.
         control_right: How often without a control's, over draws, ``[control, k, prompt]``.
@@ -256,8 +228,6 @@ class Guided:
         overlap: How many of a control's are of the prompt's heuristics too, likewise.
     """
 
-    k: Ids
-    controls: tuple[str, ...]
     intact_right: Mask
     heuristic_right: Mask
     control_right: Floats
@@ -289,10 +259,8 @@ def guided(network: Network, problems: Problems, important: Important, plan: Gui
     intact = np.full((many, 1, slots), -1)
     right = knocked_out(network, problems, np.concatenate((intact, flat), 1))
     by_branch = right[:, 1:].reshape(many, ks, branches).transpose(2, 1, 0)
-    drawn = by_branch[1:].reshape(len(plan.controls), -1, ks, many)
+    drawn = by_branch[1:].reshape(len(CONTROLS), -1, ks, many)
     return Guided(
-        plan.k,
-        plan.controls,
         right[:, 0],
         by_branch[0],
         drawn.mean(1),

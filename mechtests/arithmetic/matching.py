@@ -23,9 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mechtests.arithmetic import libraries
 from mechtests.arithmetic.heuristics import Mask
 from mechtests.arithmetic.libraries import Library, Masks
+from mechtests.arithmetic.problems import Problems
 from mechtests.errors import MeasurementError, UsageError
+from mechtests.tasks.arithmetic import DIVISION
 from mechtests.tasks.prompts import Ids
 
 Floats = NDArray[np.floating[Any]]
@@ -154,6 +157,43 @@ def result_sets(
             if FEWEST_RESULTS <= needed <= MOST_RESULTS:
                 found.add(tuple(sorted(results[order[:needed]].tolist())))
     return sorted(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """How well the heuristics of an operator describe some neurons.
+
+    Attributes:
+        library: The heuristics.
+        with_lens: Direct ones through the logit lens, ``[neuron, heuristic]``.
+        alone: From activations alone, the same shape.
+    """
+
+    library: Library
+    with_lens: NDArray[np.float32]
+    alone: NDArray[np.float32]
+
+
+def scores_of(
+    problems: Problems, operator: int, acts: Floats, lens: Floats, *, gated: bool, alone: bool
+) -> Matched:
+    """Scores of some neurons for the heuristics of an operator; they propose sets of quotients.
+
+    Args:
+        problems: All that are at hand of the operator, each once.
+        operator: Its place in ``tasks.arithmetic.OPERATORS``.
+        acts: At "=", ``[problem, neuron]``.
+        lens: Of each result, ascending, ``[result, neuron]``.
+        gated: See ``scores``.
+        alone: Whether to score activations alone besides; else those scores are the others.
+    """
+    numbers = problems.first, problems.second, problems.result
+    found = libraries.library(operator, *numbers)
+    if operator == DIVISION:
+        sets = result_sets(acts, found, lens)
+        found = libraries.library(operator, *numbers, sets=sets)
+    with_lens = scores(acts, found, lens=lens, gated=gated)
+    return Matched(found, with_lens, scores(acts, found, gated=gated) if alone else with_lens)
 
 
 def _in_top(activations: Floats, top: int) -> Floats:

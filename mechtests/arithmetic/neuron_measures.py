@@ -229,6 +229,37 @@ Source: Nikankin et al. 2025, Figures 4 and 12.
 """
 
 
+def _task_neurons(batch: Batch) -> Mapping[str, Any]:
+    from mechtests.arithmetic.neurons import task_attributions
+
+    assert batch.corruption is not None
+    refuse_flat(batch.network)
+    late = list(late_layers(batch.network.shape.layers))
+    return {
+        "effect": task_attributions(batch.network, batch.prompts, batch.corruption, late),
+        "layers": np.array(late),
+    }
+
+
+task_neurons = Metric(
+    name="arithmetic.task_neurons",
+    version=1,
+    compute=_task_neurons,
+    values={
+        "effect": Value(("half", "layer", "neuron"), "logits"),
+        "layers": Value(("layer",), "layer"),
+    },
+    needs=("answers",),
+    cost=lambda job: Cost(forward=2.0 * job.prompts, backward=float(job.prompts)),
+    whole=True,
+)
+"""What the same neurons are attributed at END of another task, the mean over each half's prompts.
+
+By the identity of ``attribution``: p' is the corrupted prompt, and its answer the wrong one. A
+control of the claims about sets of neurons, which large neurons pass whatever they are for.
+"""
+
+
 def attribution_here() -> Need:
     """What neurons are attributed."""
     return attribution(arithmetic, inputs={"answers": answers_here()})

@@ -56,11 +56,6 @@ def overlap(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / min(one.sum(), other.sum()))
 
 
-def jaccard(one: Mask, other: Mask) -> float:
-    """Intersection over union."""
-    return float((one & other).sum() / (one | other).sum())
-
-
 @dataclass(frozen=True)
 class Chance:
     """What two sets share where each takes its neurons of each layer at random.

@@ -10,8 +10,9 @@ and ranks by mean plus standard deviation where the figures show the mean. Both 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,9 +23,13 @@ from mechtests.arithmetic.faithfulness import OPERANDS, Mask
 from mechtests.arithmetic.patches import check_pairs
 from mechtests.arithmetic.problems import Problems
 from mechtests.errors import UsageError
+from mechtests.measurement import HALVES
+from mechtests.metrics.behaviour import logit_difference
 from mechtests.metrics.effects import prompts_at_once
-from mechtests.models.attention import Past, Prefix
+from mechtests.models.attention import Prefix
 from mechtests.models.network import Network
+from mechtests.models.walk import Edits
+from mechtests.tasks.prompts import Prompts
 
 Floats = NDArray[np.float64]
 
@@ -199,78 +204,96 @@ def _gradients(
     """
     tokens = torch.from_numpy(problems.tokens).to(network.device)
     answers = torch.from_numpy(np.stack((other_answers, problems.answer), 1)).to(network.device)
-    found: dict[int, Tensor] = {}
-
-    def edit(layer: int, value: Tensor) -> Tensor:
-        found[layer] = value if value.requires_grad else value.detach().requires_grad_()
-        return found[layer]
-
-    edits = {("post", at): (lambda value, at=at: edit(at, value)) for at in layers}
     prefix = None
     if places.start:
         with torch.no_grad():
             before = network.run(tokens[:, : places.start], keep=("rot_k", "v"))
         prefix = Prefix(before, places.start)
-    with torch.enable_grad():
+
+    def difference(edits: Edits) -> Tensor:
         final = network.run(tokens[:, places.start :], edits=edits, prefix=prefix).final
         logits = network.logits(final, answers)
-        difference = (logits[:, 0] - logits[:, 1]).sum()
-        gradients = torch.autograd.grad(difference, [found[layer] for layer in layers])
+        return logits[:, 0] - logits[:, 1]
+
     many = slice(0, None if places.stop is None else places.stop - places.start)
-    activations = torch.stack([found[layer].detach()[:, many] for layer in layers], 1)
-    return activations, torch.stack([each[:, many] for each in gradients], 1)
+    activations, gradients = _slopes(difference, layers)
+    return torch.stack(activations, 1)[:, :, many], torch.stack(gradients, 1)[:, :, many]
 
 
-def exact_effects(
-    network: Network, problems: Problems, others: Problems, layer: int, neurons: Sequence[int]
+def _slopes(
+    value: Callable[[Edits], Tensor], layers: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The neurons of each layer in a run, and the gradients of a value of each row by them.
+
+    Args:
+        value: From edits to the values of a run with them, ``[row]``.
+        layers: The layers.
+
+    Returns:
+        A tensor ``[row, position, neuron]`` for each layer, twice.
+    """
+    found: dict[int, Tensor] = {}
+
+    def edit(layer: int, post: Tensor) -> Tensor:
+        found[layer] = post if post.requires_grad else post.detach().requires_grad_()
+        return found[layer]
+
+    with torch.enable_grad():
+        total = value({("post", at): partial(edit, at) for at in layers}).sum()
+        gradients = torch.autograd.grad(total, [found[layer] for layer in layers])
+    return [found[layer].detach() for layer in layers], list(gradients)
+
+
+def task_attributions(
+    network: Network, prompts: Prompts, corruption: str, layers: Sequence[int]
 ) -> Floats:
-    """What patching single neurons of a layer at END does: the robust twin of Eq. 1.
+    """The mean effect of every neuron at END on another task, from each half of its prompts.
 
-    ``(change of logit r' - change of logit r) / 2``, of which attribution is the first order.
+    By the same identity: p' is the corrupted prompt, and r and r' are the right and the wrong
+    answers, of several their mean logit.
 
     Args:
         network: The network.
-        problems: The problems p.
-        others: The problem p' of each.
-        layer: The layer.
-        neurons: The neurons, each patched alone.
+        prompts: With answers and corrupted variants, some in each half.
+        corruption: Which variant is p'.
+        layers: The layers to attribute.
 
     Returns:
-        Shape ``[prompt, neuron]``.
+        Shape ``[half, layer, neuron]``, in logits.
     """
-    check_pairs(problems, others)
-    most = prompts_at_once(network.shape, len(neurons) + 1)
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(problems), most):
-            rows = np.arange(start, min(start + most, len(problems)))
-            mine, their = problems.select(rows), others.select(rows)
-            parts.append(_exact(network, mine, their, layer, list(neurons)).double().cpu())
-    return np.asarray(torch.cat(parts).numpy(), np.float64)
+    positions, halves = prompts.clean.shape[1], len(HALVES)
+    most = prompts_at_once(network.shape, positions * network.shape.layers * ACTIVATIONS_HELD)
+    order = np.argsort(prompts.length, kind="stable")
+    total = np.zeros((halves, len(layers), network.shape.mlp_width))
+    for start in range(0, len(prompts), most):
+        some = prompts.select(order[start : start + most])
+        effect = _task_effects(network, some, corruption, layers).double().cpu().numpy()
+        for half in range(halves):
+            total[half] += effect[some.half == half].sum(0)
+    means: Floats = total / np.bincount(prompts.half, minlength=halves)[:, None, None]
+    return means
 
 
-def _exact(
-    network: Network, problems: Problems, others: Problems, layer: int, neurons: list[int]
+def _task_effects(
+    network: Network, prompts: Prompts, corruption: str, layers: Sequence[int]
 ) -> Tensor:
-    tokens, other_tokens = (
-        torch.from_numpy(each.tokens).to(network.device) for each in (problems, others)
+    """What each neuron at END is attributed, ``[prompt, layer, neuron]``."""
+    clean, corrupted, last = (
+        torch.from_numpy(each).to(network.device)
+        for each in (prompts.clean, prompts.corrupted[corruption], prompts.end)
     )
-    sites = (f"{site}.{layer}@end" for site in ("resid_pre", "attn_out", "post"))
-    clean = network.run(tokens, keep=(*sites, "rot_k", "v"))
-    other = network.run(other_tokens, keep=(f"post.{layer}@end",), stop=layer + 1)
-    mid = (clean["resid_pre@end", layer] + clean["attn_out@end", layer])[:, None]
-    own = clean["post@end", layer]
-    branches = own[:, None].repeat(1, len(neurons) + 1, 1)
-    at = torch.arange(len(neurons), device=tokens.device)
-    index = torch.as_tensor(neurons, device=tokens.device)
-    branches[:, 1 + at, index] = other["post@end", layer][:, index]
-    resid = mid + network.blocks[layer].neurons_out(branches)
-    for later in range(layer + 1, network.shape.layers):
-        resid = network.block_at_end(later, resid, Past.from_activations(clean, later, clean.last))
-    answers = np.stack((others.answer, problems.answer), 1)
-    logits = network.logits(resid, torch.from_numpy(answers).to(tokens.device))
-    difference = logits[..., 0] - logits[..., 1]
-    return (difference[:, 1:] - difference[:, :1]) / 2
+
+    def difference(edits: Edits) -> Tensor:
+        return -logit_difference(network, network.run(clean, edits=edits, last=last).final, prompts)
+
+    keep = tuple(f"post.{layer}@end" for layer in layers)
+    with torch.no_grad():
+        run = network.run(corrupted, keep=keep, last=last, stop=max(layers) + 1)
+    rows, effects = torch.arange(len(prompts), device=network.device), []
+    for layer, post, slope in zip(layers, *_slopes(difference, layers), strict=True):
+        change = run["post@end", layer] - post[rows, last]
+        effects.append(change * slope[rows, last] / 2)
+    return torch.stack(effects, 1)
 
 
 def output_norms(network: Network, layers: Sequence[int]) -> Floats:

@@ -26,11 +26,7 @@ from mechtests.tasks.prompts import Ids
 Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.int32]
 
-CONTROLS = ("unassociated", "attribution", "other", "effect")
-"""The last is shown only: it conditions on what a true heuristic works through."""
-RANKINGS = ("score", "multiplicity")
-KS = (5, 10, 25)
-DRAWS = 20
+CONTROLS = ("unassociated", "attribution", "other")
 DECILES = 10
 
 
@@ -91,8 +87,6 @@ class GuidedSets:
     """What is knocked out for each prompt: branch 0 its heuristics' neurons, then controls.
 
     Attributes:
-        k: At most so many neurons a layer, shape ``[k]``.
-        controls: The names of the controls.
         sets: Rows, shape ``[prompt, k, branch, slot]``; control c's draw d is branch
             ``1 + c * draws + d``.
         pool: How many neurons the prompt's heuristics have, shape ``[prompt, layer]``.
@@ -103,8 +97,6 @@ class GuidedSets:
             out or beyond k, likewise.
     """
 
-    k: Ids
-    controls: tuple[str, ...]
     sets: Rows
     pool: Ids
     knocked: Ids
@@ -117,25 +109,20 @@ def guided_sets(
     holds: Mask,
     generator: np.random.Generator,
     *,
-    ks: Sequence[int] = KS,
-    draws: int = DRAWS,
-    effect: Floats | None = None,
-    ranking: str = "score",
+    ks: Sequence[int],
+    draws: int,
 ) -> GuidedSets:
     """The neurons of each prompt's heuristics, at most k a layer, and controls by layer.
 
     A prompt's neurons are those matched by a heuristic that holds for it, ranked by the highest
-    score of such a heuristic (the code's ranking is by their number), ties in the order given.
+    score of such a heuristic, ties in the order given.
     Controls, each with as many neurons in each layer, or all there are:
 
     - ``unassociated``: random ones that are matched, and by no heuristic that holds;
     - ``attribution``: random ones of the same deciles of attribution in the layer, of all
       important neurons but those knocked out; of the nearest decile where one is used up, the
       higher of two;
-    - ``other``: those of another random prompt's heuristics, ranked likewise;
-    - ``effect``: as ``attribution``, by what each adds to this prompt's answer.
-
-    The draws of one control do not depend on which others there are.
+    - ``other``: those of another random prompt's heuristics, ranked likewise.
 
     Args:
         important: The important neurons of one operator.
@@ -143,20 +130,16 @@ def guided_sets(
         generator: The source of the draws.
         ks: How many a layer at most, each from 1 on.
         draws: Of each control.
-        effect: The size of what each neuron adds to the answer's logit, shape
-            ``[prompt, neuron]``; without it there is no control ``effect``.
-        ranking: One of ``RANKINGS``.
 
     Raises:
         UsageError: Shapes do not fit, or there is nothing to draw or to draw from.
     """
-    _refuse(important, holds, ks, draws, effect, ranking)
-    places = np.stack([_places(important, row, ranking) for row in holds])
-    names = CONTROLS if effect is not None else CONTROLS[:-1]
+    _refuse(important, holds, ks, draws)
+    places = np.stack([_places(important, row) for row in holds])
     generators = generator.spawn(len(CONTROLS))
     others = _other_prompts(len(holds), draws, generators[2])
     strata, layers = important.stratum, len(important.layers)
-    shape = len(holds), len(ks), 1 + len(names) * draws
+    shape = len(holds), len(ks), 1 + len(CONTROLS) * draws
     sets = np.full((*shape, min(max(ks) * layers, len(important))), -1, np.int32)
     counts, own = np.zeros((2, *shape), np.int64)
     for prompt, place in enumerate(places):
@@ -165,14 +148,12 @@ def guided_sets(
         for at, k in enumerate(ks):
             chosen = place < k
             asked = np.bincount(strata[chosen], minlength=layers)
-            drawn = [
+            drawn = (
                 chosen[None],
                 drawn_by_group(free, strata, asked, noise[0]),
                 _alike(chosen, strata, important.attribution, noise[1]),
                 places[others[prompt]] < asked[strata],
-            ]
-            if effect is not None:
-                drawn.append(_alike(chosen, strata, effect[prompt], noise[3]))
+            )
             mask = np.concatenate(drawn)
             rows = packed(mask)
             sets[prompt, at, :, : rows.shape[1]] = rows
@@ -180,39 +161,23 @@ def guided_sets(
     pool = [np.bincount(strata[each < NOWHERE], minlength=layers) for each in places]
     missing = counts[..., :1] - counts[..., 1:]
     shortfall, overlap = (
-        each.reshape(*shape[:2], len(names), draws).mean(-1).transpose(2, 1, 0)
+        each.reshape(*shape[:2], len(CONTROLS), draws).mean(-1).transpose(2, 1, 0)
         for each in (missing, own[..., 1:])
     )
-    return GuidedSets(
-        np.asarray(ks), names, sets, np.stack(pool), counts[..., 0].T, shortfall, overlap
-    )
+    return GuidedSets(sets, np.stack(pool), counts[..., 0].T, shortfall, overlap)
 
 
 NOWHERE = np.iinfo(np.int64).max
 """The place of a neuron that no heuristic of the prompt matches."""
 
 
-def _refuse(
-    important: Important,
-    holds: Mask,
-    ks: Sequence[int],
-    draws: int,
-    effect: Floats | None,
-    ranking: str,
-) -> None:
-    if ranking not in RANKINGS:
-        raise UsageError(f"neurons are ranked by one of {', '.join(RANKINGS)}, got {ranking!r}")
+def _refuse(important: Important, holds: Mask, ks: Sequence[int], draws: int) -> None:
     if not len(important) or len(holds) < 2 or draws < 1 or not len(ks) or min(ks) < 1:
         raise UsageError(
             f"a knock-out by prompt needs important neurons, two prompts, a draw and some k from 1 "
             f"on, got {len(important)} neurons, {len(holds)} prompts, {draws} draws, k = {ks}"
         )
     refuse_other_heuristics(important, holds)
-    if effect is not None and effect.shape != (len(holds), len(important)):
-        raise UsageError(
-            f"effects are needed for each prompt and neuron, [{len(holds)}, {len(important)}], "
-            f"got {list(effect.shape)}"
-        )
 
 
 def refuse_other_heuristics(important: Important, holds: Mask) -> None:
@@ -228,13 +193,10 @@ def refuse_other_heuristics(important: Important, holds: Mask) -> None:
         )
 
 
-def _places(important: Important, holds: Mask, ranking: str) -> Ids:
+def _places(important: Important, holds: Mask) -> Ids:
     """Each neuron's place in its layer among those of a prompt's heuristics, from 0 on."""
     own = important.matched[:, holds]
-    if ranking == "score":
-        rank = np.where(own, important.score[:, holds], -np.inf).max(1, initial=-np.inf)
-    else:
-        rank = own.sum(1, dtype=float)
+    rank = np.where(own, important.score[:, holds], -np.inf).max(1, initial=-np.inf)
     rows = np.flatnonzero(own.any(1))
     place = np.full(len(important), NOWHERE)
     place[rows] = _places_in(important.stratum[rows], -rank[rows])

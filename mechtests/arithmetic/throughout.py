@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mechtests import margins
 from mechtests.arithmetic import reading
 from mechtests.arithmetic.bag_knockout_measures import K
-from mechtests.arithmetic.knockout_measures import CONTROLS
+from mechtests.arithmetic.pools import CONTROLS
 from mechtests.measurement import Measurement
 from mechtests.rules import every
 from mechtests.verdict import Verdict, not_applicable
