@@ -38,6 +38,11 @@ def measured(results: Results, case: Case) -> dict[str, Measurement]:
     return found
 
 
+def by_head(found: Mapping[str, Measurement]) -> bool:
+    """Whether some measurement has a value for every head of every prompt."""
+    return any(HEAD_AXES in each.axes.values() for each in found.values() if not each.recorded)
+
+
 def changes(
     mine: Mapping[str, Measurement], theirs: Mapping[str, Measurement]
 ) -> tuple[tuple[Change, ...], bool]:

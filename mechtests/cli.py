@@ -163,7 +163,8 @@ def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     checkpoint: Annotated[str | None, typer.Option(help="one of the model's: step1000")] = None,
     task: Annotated[str | None, typer.Option(help="which task, of a claim over several")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="hold it against this model, or model:checkpoint")
+        str | None,
+        typer.Option(help="hold it against a model, model:checkpoint, run or blessed FILE.json"),
     ] = None,
     profile: Annotated[str, typer.Option(help="quick, standard or full")] = "quick",
     seed: Annotated[int, typer.Option(help="the root of every random draw")] = 0,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechtests import against, behind, direct, judging, plan
+from mechtests import against, behind, direct, earlier, judging, plan
 from mechtests.case import Case
+from mechtests.earlier import Earlier
 from mechtests.errors import MechtestsError
 from mechtests.judging import Test
 from mechtests.measured import Measured, MeasuredModels
@@ -17,15 +19,17 @@ from mechtests.models.cell import Cell
 from mechtests.models.live import LiveSource
 from mechtests.opening import Opened, store_of
 from mechtests.reporting.explanation import Against, Explanation, Nearby, deciding
+from mechtests.reporting.folders import reports
 from mechtests.results import Results
 from mechtests.selection import Model
 from mechtests.settings import DRAWS, Settings
 from mechtests.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mechtests.store import Store
+
+MANY = 2000
+"""More prompts than that are not run to compare heads that a claim does not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +72,10 @@ def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
         tokenizer: Of model objects.
         checkpoint: One of the model's; its last unless said.
         task: Which task, of a claim over several.
-        baseline: Another model that it is held against head by head: an object, a name, or one
-            checkpoint of a name as a cell is called: ``"sprout-1m:step1099"``.
+        baseline: What it is held against head by head. Another model: an object, a name, or one
+            checkpoint of a name as a cell is called: ``"sprout-1m:step1099"``. Or what was
+            judged before: a run (its id, its folder, ``"latest"``) or a blessed ``FILE.json``,
+            by what is still stored of it.
         profile: ``quick``, ``standard`` or ``full``.
         seed: The root of every random draw.
         store: Where measurements are; the user's cache unless said, of an object memory.
@@ -85,17 +91,27 @@ def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
     kept = store_of(models, store)
     settings = Settings(profile=profile, seed=seed, **direct.precision(models))
     case = direct.one_case(found, models)
+    before = _earlier(baseline, case, kept)  # refused before anything is measured
     judged = judge_watched(case, test, settings, kept, models, offline=offline)
     opened = Opened(case.cell, settings, kept, offline=offline)
     held: Against | None = None
-    if baseline is not None:
+    if before is not None:
+        held = _against_earlier(judged, before, opened, offline)
+    elif baseline is not None:
         name, at = _at_checkpoint(baseline)
         others = direct.models_of([name], tokenizer, at, offline=offline)
         theirs = direct.one_case(found, others)
         second = Opened(theirs.cell, settings, kept, offline=offline)
-        before = judge_watched(theirs, test, settings, kept, others, offline=offline)
-        held = _against(judged, before, opened, second, offline)
-    return _explained(judged, opened, test, held)
+        other = judge_watched(theirs, test, settings, kept, others, offline=offline)
+        held = _against(judged, other, opened, second, offline)
+    return _explained(judged, opened, test, held, before)
+
+
+def _earlier(baseline: Any, case: Case, store: Store) -> Earlier | None:
+    """The baseline as a verdict that was reached before; None where it is a model."""
+    if not isinstance(baseline, str | Path):
+        return None
+    return earlier.find(str(baseline), case, store, reports(Path.cwd()))
 
 
 def _at_checkpoint(baseline: Any) -> tuple[Any, str | None]:
@@ -134,8 +150,16 @@ def judge_watched(
     return Judgement(case, verdict, results, read, tuple(models))
 
 
-def _explained(judged: Judgement, opened: Opened, test: Test, held: Against | None) -> Explanation:
+def _explained(
+    judged: Judgement,
+    opened: Opened,
+    test: Test,
+    held: Against | None,
+    before: Earlier | None,
+) -> Explanation:
     case, verdict, notes = judged.case, judged.verdict, []
+    if before is not None and before.missing:
+        notes.append(f"nothing is compared head by head: {before.missing}")
     part = deciding(verdict)
     sample = part.sample
     one = not case.series
@@ -160,7 +184,7 @@ def _explained(judged: Judgement, opened: Opened, test: Test, held: Against | No
         heads=behind.heads(sample, judged.read) if one else (),
         against=held,
         nearby=nearby,
-        advice=tuple(_advice(judged, part, None if held else nearby)),
+        advice=tuple(_advice(judged, part, nearby, held)),
         notes=tuple(notes),
     )
 
@@ -182,16 +206,48 @@ def _against(
     judged: Judgement, theirs: Judgement, opened: Opened, other: Opened, offline: bool
 ) -> Against:
     """The same claim in a baseline: its verdict, and what differs head by head."""
-    mine, before = (
-        each.read or _behind_the_gate(each, store, offline)
-        for each, store in ((judged, opened.store), (theirs, other.store))
-    )
+    both = ((judged, opened), (theirs, other))
+    mine, before = (each.read or _behind_the_gate(each, at.store, offline) for each, at in both)
+    if not (against.by_head(mine) or judged.case.series):
+        mine, before = (_direct_effects(each, at) for each, at in both)
     changes, same = against.changes(mine, before)
     return Against(
         cell=theirs.case.id,
         verdict=theirs.verdict,
         changes=changes,
         weights=against.weights(opened, other),
+        same_prompts=same,
+    )
+
+
+def _direct_effects(judged: Judgement, opened: Opened) -> dict[str, Measurement]:
+    """What each head tells the logits on the claim's task, for a claim that reads no head.
+
+    Nothing where the task has no answers, or so many prompts that it would take long.
+    """
+    from mechtests import tasks
+    from mechtests.metrics.effects import direct_effects
+
+    name = judged.case.claim.task
+    if name is None or opened.settings.prompts_of(tasks.find(name)) > MANY:
+        return {}
+    try:
+        return {"effects": opened.measurement(direct_effects, name)}
+    except MechtestsError:
+        return {}
+
+
+def _against_earlier(judged: Judgement, before: Earlier, opened: Opened, offline: bool) -> Against:
+    """The same claim in a run or a baseline: its verdict, and what of its heads is stored."""
+    mine = judged.read
+    if before.read and not mine:
+        mine = _behind_the_gate(judged, opened.store, offline)
+    changes, same = against.changes(mine, before.read)
+    return Against(
+        cell=before.cell,
+        verdict=before.verdict,
+        changes=changes,
+        weights=None,
         same_prompts=same,
     )
 
@@ -233,10 +289,11 @@ def _nearby(judged: Judgement, test: Test, store: Store) -> Nearby | None:
     )
 
 
-def _advice(judged: Judgement, part: Verdict, nearby: Nearby | None) -> list[str]:
-    """What to try, by the outcome; ``nearby`` where there is no baseline yet."""
+def _advice(
+    judged: Judgement, part: Verdict, nearby: Nearby | None, held: Against | None
+) -> list[str]:
+    """What to try, by the outcome; a baseline where it is not held against one yet."""
     case, verdict = judged.case, judged.verdict
-    live = isinstance(case.cell.source, LiveSource)
     said = []
     if verdict.outcome is Outcome.INCONCLUSIVE:
         said += _deciders(judged, verdict.needed or part.needed)
@@ -246,12 +303,8 @@ def _advice(judged: Judgement, part: Verdict, nearby: Nearby | None) -> list[str
             for control in verdict.controls
             if control.reached and control.decides
         ]
-    if verdict.outcome is not Outcome.HOLDS and nearby is not None and nearby.nearest:
-        cell = nearby.nearest[0]
-        said.append(f"hold it against the nearest checkpoint that has it: --baseline {cell}")
-    elif verdict.outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE) and judged.read:
-        of = "baseline=..." if live else "--baseline NAME"
-        said.append(f"hold it against a model that has it, head by head: {of}")
+    if held is None:
+        said += _baselines(judged, nearby)
     if verdict.outcome is Outcome.NOT_APPLICABLE:
         said.append(
             "the model cannot be asked: another checkpoint or size that does the task, or "
@@ -261,6 +314,19 @@ def _advice(judged: Judgement, part: Verdict, nearby: Nearby | None) -> list[str
         said.append("nothing was found about the model: mend the error, and judge again")
     said.append(f"judge it again: {direct.command(case, judged.results.settings, judged.models)}")
     return said
+
+
+def _baselines(judged: Judgement, nearby: Nearby | None) -> list[str]:
+    """What it may be held against, where it does not hold."""
+    outcome = judged.verdict.outcome
+    if outcome is not Outcome.HOLDS and nearby is not None and nearby.nearest:
+        cell = nearby.nearest[0]
+        return [f"hold it against the nearest checkpoint that has it: --baseline {cell}"]
+    if outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE) and judged.read:
+        live = isinstance(judged.case.cell.source, LiveSource)
+        of = "baseline=..." if live else "--baseline NAME"
+        return [f"hold it against a model that has it, head by head: {of}"]
+    return []
 
 
 def _deciders(judged: Judgement, needed: int | None) -> list[str]:

@@ -333,15 +333,19 @@ class Judge:
             pytest.xfail(f"expected: {expected.reason}: {verdict.sentence}")
         if changed:
             what = expected.blessed or "a refutation"
-            pytest.fail(
-                f"changed: {what} was expected ({expected.reason}), {verdict}", pytrace=False
-            )
+            said = self._said(verdict, against=self._session.config.option.mech_baseline)
+            pytest.fail(f"changed: {what} was expected ({expected.reason}), {said}", pytrace=False)
         if verdict.outcome.value in self._fail_on:
             pytest.fail(self._said(verdict), pytrace=False)
         pytest.skip(str(verdict))
 
-    def _said(self, verdict: Verdict) -> str:
-        """What a failing test says: the short form of its explanation."""
+    def _said(self, verdict: Verdict, *, against: str | None = None) -> str:
+        """What a failing test says: the short form of its explanation.
+
+        Args:
+            verdict: What was found.
+            against: The baseline that expects another verdict.
+        """
         asked = self._session.selection.asked_as
         models = ",".join(asked(model) for model in self.case.models)
         words = ["mechtests", "explain", self.case.claim.id, f"--model={models}"]
@@ -352,6 +356,7 @@ class Judge:
         words += [f"--profile={settings.profile}"] if settings.profile != "quick" else []
         words += [f"--seed={settings.seed}"] if settings.seed else []
         words += [f"--cache={option.mech_cache}"] if option.mech_cache else []
+        words += [f"--baseline={against}"] if against else []
         return explanation.short(self.case.claim, verdict, shlex.join(words))
 
     @cached_property

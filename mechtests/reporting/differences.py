@@ -91,7 +91,7 @@ def _shifts(page: Page, found: Comparison, how: How, whole: bool) -> None:
     rows = [_row(each) for each in shown]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if same := len(every) - len(apart):
-        page.say(f"{same} do not differ at all", at=2)
+        page.say(f"{same} {'does' if same == 1 else 'do'} not differ at all", at=2)
     for each, row in zip(shown, rows, strict=True):
         page.say(f": {each.what}" if each.what else "", head=_name(each.pair, found), at=2, then=4)
         line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))

@@ -159,7 +159,7 @@ def _against(page: Page, explanation: Explanation) -> None:
 def _weights(parts: Sequence[tuple[str, float]]) -> str:
     if not parts:
         return "no difference"
-    said = [f"{name} by {size:.2g} of its norm" for name, size in parts[:5]]
+    said = [f"{name} by {size:#.2g} of its norm" for name, size in parts[:5]]
     more = f", and {len(parts) - 5} more parts" if len(parts) > 5 else ""
     return f"differ in {', '.join(said)}{more}"
 
