@@ -75,7 +75,7 @@ def claims(
     from rich.padding import Padding
     from rich.text import Text
 
-    from mechtests.reporting.papers import PAPERS
+    from mechtests.reporting.papers import PAPERS, place_in
 
     if bibtex:
         typer.echo("\n\n".join(paper.bibtex for paper in PAPERS.values()))
@@ -89,8 +89,7 @@ def claims(
             console.print(Text(PAPERS[claim.paper].citation, style="italic"))
         tasks = ", ".join(each.task for each in (claim, *others) if each.task)
         on = f" ({tasks})" if tasks else ""
-        numbered = "section " if claim.section[:1].isdigit() else ""
-        section = f", {numbered}{claim.section}" if claim.section else ""
+        section = f", {place_in(claim.section)}" if claim.section else ""
         console.print(f"[bold]{name}[/bold]{on}  over {claim.over}, v{claim.version}{section}")
         for part, text in (
             ("says", claim.says),
@@ -287,30 +286,39 @@ def import_(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
 def report(
     run: Annotated[str, typer.Argument(help="a run's id or folder, or latest")] = "latest",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="PATH.html, .md, .json or .jsonl")
+        Path, typer.Option("--out", "-o", help="PATH.html, .md, .json or .jsonl, or badge.json")
     ] = Path("report.html"),
     before: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="what an earlier run or a FILE.json said; oldest first"),
+        typer.Option(
+            metavar="RUN",
+            help="what another run or a FILE.json said, oldest first, beside the earlier runs "
+            "of the folder",
+        ),
     ] = None,
     reports: REPORTS = None,
 ) -> None:
-    """Write a run that was judged as a page, a summary or its records."""
-    from mechtests.reporting import history, outputs, records
+    """Write a run that was judged as a page, a summary, a badge or its records."""
+    from mechtests.reporting import history, outputs, records, samples
     from mechtests.store import Store
 
     with _usage("report"):
         folder = _reports(reports)
         found = records.find(folder, run)
-        header = records.header(found)
+        header, judged = records.header(found), records.correct(records.read(found))
+        past = [history.before(before or (), folder)]
+        if out.name.endswith(outputs.WITH_A_PAST):
+            past.insert(0, history.own(header, judged, folder))
         outputs.write(
             out,
             header,
-            records.correct(records.read(found)),
+            judged,
             store=Store(str(header["store"])) if header.get("store") else None,
-            history=history.before(before or (), folder),
+            history=history.joined(*past),
+            kept=samples.lines(found),
         )
-    typer.echo(f"{out}: {out.stat().st_size / 1e6:.2g} MB")
+    size = out.stat().st_size
+    typer.echo(f"{out}: {size / 1e6:.2g} MB" if size >= 1e4 else f"{out}: {size / 1e3:.2g} kB")
 
 
 @app.command()

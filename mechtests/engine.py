@@ -12,9 +12,10 @@ from mechtests.ahead import Ahead
 from mechtests.case import trained
 from mechtests.errors import MeasurementError, MechtestsError, NotApplicable
 from mechtests.measurement import Measurement
-from mechtests.metrics.metric import digest
+from mechtests.metrics.metric import Need, digest
 from mechtests.plan import CellPlan, Plan, Step, in_stages
 from mechtests.reporting import records
+from mechtests.reporting.progress import Ledger
 from mechtests.results import Results, needs_wanted
 from mechtests.seeds import generator, seed_of
 from mechtests.settings import Settings
@@ -45,6 +46,10 @@ class Meter(Protocol):
         """Count floating point operations that are done."""
         ...
 
+    def without(self, amount: float) -> None:
+        """Count those that turned out not to be made."""
+        ...
+
 
 class Silent:
     """A meter nobody reads."""
@@ -53,6 +58,9 @@ class Silent:
         """Say nothing."""
 
     def advance(self, amount: float) -> None:
+        """Count nothing."""
+
+    def without(self, amount: float) -> None:
         """Count nothing."""
 
 
@@ -107,6 +115,7 @@ class _Session:
         self.store = results.store
         self.offline = offline
         self.meter = meter
+        self.ledger = Ledger(cell_plan, meter)
         self.ahead = ahead
         self.made = made
         self.tapes: dict[str, Tape] = {}
@@ -126,11 +135,14 @@ class _Session:
                 wanted = needs_wanted(self.plan.cases, self.cell, self.results)
                 steps = [step for step in stage if step.need in wanted]
                 later = [step for level in stages[index + 1 :] for step in level]
+                self.ledger.settle([e for e in [*stage, *later] if e.need not in wanted])
                 if steps:
                     self._stage(steps, [step for step in later if step.need in wanted])
+                self.ledger.settle(steps)
         except Exception as error:  # an error of this cell's tests, never of the session
             self.results.cell_errors[self.cell.id] = sentence(error, self.cell.id)
         finally:
+            self.ledger.settle(missing)
             self.network = None
             self.tapes.clear()
             gc.collect()
@@ -148,9 +160,11 @@ class _Session:
                 for step in mine:
                     request = self._request(step)
                     self.store.put_not_applicable(step.key, str(reason), request)
+                self.ledger.give_up(mine)
                 continue
             except MechtestsError as error:
                 self.results.errors.update({step.key: str(error) for step in mine})
+                self.ledger.give_up(mine)
                 continue
             self._measure(tape, mine, rest)
         self._look_ahead()  # a gate that was measured may have decided
@@ -171,6 +185,7 @@ class _Session:
         """Run a task's prompts and put what each measurement makes of them into the store."""
         started = time.monotonic()
         begun = {step.need: made for step in steps if (made := self._begin(step, tape))}
+        self.ledger.give_up([step for step in steps if step.need not in begun])
         work = list(begun.values())
         try:
             while work and not self._played(tape, work, steps, later):
@@ -193,19 +208,19 @@ class _Session:
         try:
             steps_of = {step.need: step for step in steps}
             batched = [each for each in work if not each.need.metric.whole]
-            mine = [steps_of[each.need] for each in batched]
             if not batched:  # nobody reads a run, and none is made
                 self._tick(run, [], 1.0)
             sites = sites_of(each.need for each in batched)
             for played in tape.play(sites, kept) if batched else ():
                 for each in batched:
                     each.take(played)
+                mine = self._going_on(batched, steps_of)
                 self._tick(run, mine, len(played.rows) / len(tape.prompts))
             self.passed.add(run)
             for each in work:
                 if each.need.metric.whole:
                     each.take(tape.unplayed())
-                    self._tick(run, [steps_of[each.need]], 1.0)
+                    self._tick(run, self._going_on([each], steps_of), 1.0)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -213,12 +228,15 @@ class _Session:
             return False
         return True
 
+    def _going_on(self, work: Sequence[Work], steps_of: Mapping[Need, Step]) -> list[Step]:
+        """The steps whose work gives something; the others are not counted any more."""
+        over = [steps_of[each.need] for each in work if each.error or each.not_applicable]
+        self.ledger.give_up(over)
+        return [step for each in work if (step := steps_of[each.need]) not in over]
+
     def _tick(self, run: str, steps: Sequence[Step], share: float) -> None:
         """Count the share of a batch: its own work, and its part of the shared passes."""
-        done = sum(step.flops for step in steps)
-        if run not in self.passed:
-            done += self.cell_plan.shared.get(run, 0.0)
-        self.meter.advance(share * done)
+        self.ledger.count(run, steps, share, passes=run not in self.passed)
 
     def _begin(self, step: Step, tape: Tape) -> Work | None:
         """A measurement about to be made, or None where what it starts from is not there."""

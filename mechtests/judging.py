@@ -22,6 +22,8 @@ Ready = Measured | MeasuredModels
 def prepare(case: Case, results: Results) -> Measured | MeasuredModels | Verdict:
     """The measurements of a test, or the verdict where the gate already decides it.
 
+    They are watched: the sample that decides knows which prompts it is of (``watching``).
+
     Raises:
         LoadError: A cell could not be loaded.
         MeasurementError: A measurement failed, or a replay misses it.
@@ -30,11 +32,11 @@ def prepare(case: Case, results: Results) -> Measured | MeasuredModels | Verdict
         return not_applicable(case.lacks)
     try:
         if case.claim.over == "scale":
-            return measured.over_models(case, results)
+            return measured.over_models(case, results).watched()
         if results.recording(case.cell) is not None:
             ready = _read(case, results)  # what has none of its measurements needs no gate
-            return _shut(case, results) or ready
-        return _shut(case, results) or _read(case, results)
+            return _shut(case, results) or ready.watched()
+        return _shut(case, results) or _read(case, results).watched()
     except (NotApplicable, Undecidable) as reason:
         return unanswered(reason)
 

@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from mechtests import margins, statistics
 from mechtests.margins import (
     FEWEST_CLUSTERS,
@@ -152,8 +150,8 @@ def combination(*terms: tuple[float, Value]) -> Sample | Mean:
     parts = parts or [(0.0, terms[0][1])]
     samples = [(factor, value) for factor, value in parts if isinstance(value, Sample)]
     if len(samples) == len(parts) and all(same_prompts(samples[0][1], s) for _, s in samples):
-        values = np.sum([factor * sample.values for factor, sample in samples], axis=0)
-        return replace(samples[0][1], values=values)
+        first, *others = (sample * factor for factor, sample in samples)
+        return sum(others, first)
     return _independent([(factor, mean_of(value)) for factor, value in parts])
 
 
@@ -263,7 +261,7 @@ def similar(difference: Terms, reference: Value, share: float, *, what: str) -> 
         share: The part of the reference that is still the same.
         what: The difference in words, the start of the sentence.
     """
-    scale, found = mean_of(reference), mean_of(combination(*difference))
+    scale, apart = mean_of(reference), combination(*difference)
     edges = [
         mean_of(combination((share, reference), *((sign * f, value) for f, value in difference)))
         for sign in (-1.0, 1.0)
@@ -272,7 +270,8 @@ def similar(difference: Terms, reference: Value, share: float, *, what: str) -> 
     if guard.outcome is not Outcome.HOLDS:
         return replace(guard, outcome=Outcome.INCONCLUSIVE, p=None, p_refuted=None)
     within = f"{share:.0%} of {scale.mean:.3g}"
-    return _inside(found, edges, share * scale.mean, within, what)
+    verdict = _inside(mean_of(apart), edges, share * scale.mean, within, what)
+    return replace(verdict, sample=apart) if isinstance(apart, Sample) else verdict
 
 
 def _inside(found: Mean, edges: Sequence[Mean], margin: float, within: str, what: str) -> Verdict:

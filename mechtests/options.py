@@ -147,7 +147,7 @@ def _add_judging(group: pytest.OptionGroup) -> None:
         metavar="PATH",
         help=(
             "also write a report, repeatable: PATH.html to look at, PATH.md for a step's summary, "
-            "PATH.json or PATH.jsonl the records"
+            "PATH.json or PATH.jsonl the records, badge.json a badge for shields.io's endpoint"
         ),
     )
 
@@ -222,5 +222,6 @@ def named_files(config: pytest.Config) -> list[str]:
 
 def narrowed(config: pytest.Config) -> list[str]:
     """The options that left out tests for another reason than what they are about."""
-    names = {"--lf": "lf", "--deselect": "deselect", "--stepwise": "stepwise", "--ignore": "ignore"}
-    return [name for name, dest in names.items() if getattr(config.option, dest, None)]
+    names = ("lf", "deselect", "stepwise", "ignore", "ignore_glob")
+    given = [name for name in names if getattr(config.option, name, None)]
+    return [f"--{name.replace('_', '-')}" for name in given]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mechtests import filing
+from mechtests import filing, shipped
 from mechtests.errors import MechtestsError
 from mechtests.expecting import place_of
 from mechtests.options import fail_on
-from mechtests.reporting import blessing, junit, outputs, records, samples, terminal, wording
+from mechtests.reporting import (
+    blessing,
+    history,
+    junit,
+    outputs,
+    records,
+    samples,
+    terminal,
+    wording,
+)
 from mechtests.reporting.page import encodes
 from mechtests.reporting.record import Record
 from mechtests.session import CASE, ENDED, PASSED, SESSION, VERDICT, Session
@@ -78,7 +88,7 @@ def _reproduce(session: Session, item: pytest.Item) -> str:
     option = session.config.option
     case = item.stash[CASE]
     models = ",".join(session.selection.asked_as(model) for model in case.models)
-    words = ["pytest", item.nodeid, f"--model={models}"]
+    words = ["pytest", *named_test(item), f"--model={models}"]
     if option.mech_checkpoints:
         one = None if case.series else case.cell.checkpoint
         words += [f"--checkpoints={option.mech_checkpoints if one is None else one.label}"]
@@ -88,6 +98,19 @@ def _reproduce(session: Session, item: pytest.Item) -> str:
     for task, path in session.settings.prompts.items():
         words += [f"--mech-prompts={task}={path}"]
     return shlex.join(words)
+
+
+def named_test(item: pytest.Item) -> list[str]:
+    """How pytest finds a test again from where it was run: by its file, or by its module.
+
+    The file of a claim of the installed wheel is in no folder of the user's.
+    """
+    _, _, test = item.nodeid.partition("::")
+    package, *flags = reversed(shipped.as_arguments())
+    if flags and item.path.parent.resolve() == shipped.folder("assertions").resolve():
+        return [*flags, f"{package}.{item.path.stem}::{test}"]
+    file = Path(os.path.relpath(item.path, item.config.invocation_params.dir))
+    return [f"{file.as_posix()}::{test}"]
 
 
 def status(report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]]:
@@ -138,18 +161,29 @@ class Reporter:
         every = len(journal.records) >= len(self._session.cases_judged)
         journal.finish(complete=done and every)
         self._session.records = records.correct(journal.records)
-        for path in self._session.config.option.mech_report or []:
+        self._write_reports(journal)
+        self._hold(session)
+        self._bless(session, journal.header)
+
+    def _write_reports(self, journal: records.Journal) -> None:
+        """Write what ``--mech-report`` asks for, with what was said before this run."""
+        mine = self._session
+        if not (asked := mine.config.option.mech_report):
+            return
+        told = any(path.endswith(outputs.WITH_A_PAST) for path in asked)
+        past = history.own(journal.header, mine.records, mine.reports) if told else {}
+        for path in asked:
             try:
                 outputs.write(
                     Path(path),
                     journal.header,
-                    self._session.records,
-                    store=self._session.store,
+                    mine.records,
+                    store=mine.store,
+                    history=past,
+                    kept=journal.samples,
                 )
             except MechtestsError as error:  # the verdicts stand, and pytest still says them
-                self._session.notes.append(str(error))
-        self._hold(session)
-        self._bless(session, journal.header)
+                mine.notes.append(str(error))
 
     def _refuse_nothing(self, session: pytest.Session) -> None:
         """Nothing was judged: say so where that was to be blessed."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -25,7 +25,6 @@ from mechtests.errors import MechtestsError, UsageError
 from mechtests.expecting import Expected
 from mechtests.measured import Measured, MeasuredModels
 from mechtests.measurement import HALVES
-from mechtests.opening import Opened
 from mechtests.plan import Plan
 from mechtests.reporting import explanation, records
 from mechtests.reporting.record import Record
@@ -34,6 +33,9 @@ from mechtests.selection import Selection
 from mechtests.settings import Settings
 from mechtests.store import Store, StoreWarning, default_folder
 from mechtests.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from mechtests.opening import Opened
 
 Json = Any
 CASE = pytest.StashKey[Case]()
@@ -362,6 +364,8 @@ class Judge:
     @cached_property
     def opened(self) -> Opened:
         """The test's cell, to look into: its network, prompts and activations (``opening``)."""
+        from mechtests.opening import Opened
+
         results = self._session.judged_from()
         offline = self._session.offline
         return Opened(self.case.cell, results.settings, results.store, offline=offline)

@@ -86,6 +86,17 @@ def test_a_baseline_is_the_same_file_whatever_the_order_and_comes_back_from_it(
     assert baseline.read(file) == one
 
 
+def test_an_older_file_that_has_the_level_of_its_intervals_is_read_and_is_of_the_schema(tmp_path):
+    blessed = Baseline.of([record_of()], HEADER, "b.json")
+    tree = json.loads(blessed.text)
+    assert "level" not in tree["settings"]
+    tree["settings"]["level"] = 0.95
+    jsonschema.Draft202012Validator(schema()).validate(tree)
+    file = tmp_path / "b.json"
+    file.write_text(json.dumps(tree))
+    assert baseline.read(file) == blessed
+
+
 def test_the_schema_is_a_schema_and_refuses_an_error_and_a_missing_field():
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())

@@ -1,4 +1,4 @@
-"""mechtests.reporting.evidence: what the store has, found by keys, units and means."""
+"""mechtests.reporting.evidence: maps of what the store has, prompts of the sample that decided."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mechtests.margins import above, below
 from mechtests.measurement import Measurement, Sample
-from mechtests.reporting import evidence
+from mechtests.reporting import evidence, samples
+from mechtests.reporting.record import Record
+from mechtests.rules import every
 from mechtests.statistics import summary
 from mechtests.store import Store
 from mechtests.verdict import Outcome, Verdict
+from mechtests.watching import Watched
 from tests.many_records import TABLE, record_of
 
 KEY = "ab" * 32
@@ -23,10 +27,6 @@ SCORES = np.random.default_rng(0).normal(size=(12, 2, 3))
 
 
 MEAN = summary(Sample(CLEAN[HALF == 1], CLUSTER[HALF == 1])).mean
-
-
-def mean_of_head(layer: int, head: int) -> float:
-    return summary(Sample(SCORES[HALF == 1][:, layer, head], CLUSTER[HALF == 1])).mean
 
 
 def measurement(**values) -> Measurement:
@@ -62,12 +62,26 @@ def test_a_value_by_layer_and_head_is_a_map_of_its_means_on_the_half_that_decide
     assert np.allclose(entry["values"], SCORES[HALF == 1].mean(0))
 
 
-@pytest.mark.parametrize(("relation", "worst"), [(">", [-3, -1, 1, 3, 5]), ("<", [7, 5, 3, 1, -1])])
-def test_the_worst_prompts_are_those_furthest_from_the_claimed_side(store, relation, worst):
-    found = evidence.of(record_of(verdict(MEAN, relation=relation)), store)["prompts"]
+def sample(value: str, *index: int) -> Sample:
+    """The evaluation half of what is stored, as a claim reads it."""
+    stored = measurement(logit_difference=CLEAN, rank=CLEAN[::-1].copy(), effect=SCORES)
+    return Watched.around(stored, "behaviour").sample(value, "evaluation", *index)
+
+
+def shown(verdict: Verdict, store: Store | None, texts=None, **rest) -> dict:
+    """The prompts of a verdict whose samples the run kept."""
+    facts = {"behaviour": {"prompts": "digest"}, **rest.pop("facts", {})}
+    record = record_of(verdict, facts=facts, **rest)
+    record = Record.from_json(record.to_json())  # a page has no more than the records
+    return evidence.of(record, store, texts, samples.kept(verdict)).get("prompts", {})
+
+
+@pytest.mark.parametrize(("rule", "worst"), [(above, [-3, -1, 1, 3, 5]), (below, [7, 5, 3, 1, -1])])
+def test_the_worst_prompts_are_those_furthest_from_the_claimed_side(store, rule, worst):
+    found = shown(rule(sample("logit_difference"), 0.0, what="it"), store)
     assert [row["values"][0] for row in found["rows"]] == worst
-    assert found["columns"] == ["logit difference", "rank"]
-    assert found["of"] == 6
+    assert found["columns"] == ["behaviour.logit_difference", "rank"]
+    assert (found["of"], found["unit"]) == (6, "logits")
     for row in found["rows"]:
         assert CLEAN[row["prompt"]] == row["values"][0]
         assert CLEAN[::-1][row["prompt"]] == row["values"][1]
@@ -75,56 +89,65 @@ def test_the_worst_prompts_are_those_furthest_from_the_claimed_side(store, relat
         assert row["text"] is None
 
 
-def test_a_claim_about_one_head_has_that_heads_prompts(store):
-    found = evidence.of(record_of(verdict(mean_of_head(1, 2))), store)["prompts"]
-    assert found["what"] == "behaviour: effect of 1.2"
-    assert found["rows"][0]["values"][0] == pytest.approx(SCORES[HALF == 1][:, 1, 2].min())
+def test_what_decided_is_shown_however_it_is_made(store):
+    contrast = sample("effect", 1, 2) - 0.5 * sample("logit_difference")
+    found = shown(above(contrast, 0.0, what="it"), store)
+    made = SCORES[:, 1, 2] - 0.5 * CLEAN
+    assert found["what"] == "behaviour.effect of head 1.2 - 0.5 behaviour.logit_difference"
+    assert found["rows"][0]["values"][0] == pytest.approx(made[HALF == 1].min())
+    assert found["columns"][1:] == ["logit difference", "rank"]
+    for row in found["rows"]:
+        assert row["values"][0] == pytest.approx(made[row["prompt"]])
 
 
-def test_the_part_that_is_worst_supported_is_looked_for_first(store):
-    parts = (verdict(MEAN, p=0.01), verdict(mean_of_head(0, 0), p=0.5))
-    whole = Verdict(Outcome.REFUTED, "", parts=parts)
-    found = evidence.of(record_of(whole), store)["prompts"]
-    assert found["what"] == "behaviour: effect of 0.0"
+def test_of_a_conjunction_the_part_that_decides_is_shown(store):
+    parts = [
+        replace(above(sample(name), 0.0, what=name), outcome=Outcome.REFUTED, p_refuted=p)
+        for name, p in (("logit_difference", 0.01), ("rank", 0.001))
+    ]
+    whole = every(*parts, what="both")
+    assert whole.outcome is Outcome.REFUTED
+    assert shown(whole, store)["what"] == "behaviour.rank"
+    nearest = [replace(part, outcome=Outcome.HOLDS, p=part.p_refuted) for part in parts]
+    assert shown(every(*nearest, what="both"), store)["what"] == "behaviour.logit_difference"
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        verdict(MEAN + 0.1),
-        verdict(MEAN, unit="share"),
-        verdict(MEAN, prompts=12),
-        verdict(MEAN, clusters=6),
-        verdict(float(CLEAN[HALF == 1].mean())),
-        verdict(0.0),
-        Verdict(Outcome.NOT_APPLICABLE, "no such head"),
-    ],
-)
-def test_prompts_that_are_not_what_the_estimate_is_the_mean_of_are_not_shown(store, other):
-    assert "prompts" not in evidence.of(record_of(other), store)
+def test_without_the_store_the_values_are_there_and_without_the_samples_nothing(store):
+    decided = above(sample("logit_difference"), 0.0, what="it")
+    found = shown(decided, None)
+    assert found["columns"] == ["behaviour.logit_difference"]
+    assert found["rows"][0]["prompt"] == 1
+    assert "prompts" not in evidence.of(record_of(decided), store)
+    assert shown(Verdict(Outcome.NOT_APPLICABLE, "no such head"), store) == {}
 
 
-def test_two_values_with_one_mean_are_not_told_apart(tmp_path):
-    store = Store(tmp_path)
-    store.put(KEY, measurement(a=CLEAN, b=np.full(12, MEAN)), {})
-    assert "prompts" not in evidence.of(record_of(verdict(MEAN)), store)
-    store.put(KEY, measurement(a=CLEAN, b=CLEAN.copy()), {})
-    assert evidence.of(record_of(verdict(MEAN)), store)["prompts"]["what"] == "behaviour: a"
+def test_a_sample_that_says_not_what_it_is_of_is_known_by_its_clusters(store):
+    plain = Sample(CLEAN[HALF == 1], CLUSTER[HALF == 1], "logits")
+    found = shown(above(plain, 0.0, what="it"), store)
+    assert found["what"] == "the number that decided, of behaviour"
+    assert found["rows"][0]["prompt"] == 1
+    other = Sample(CLEAN[HALF == 1], np.arange(6) + 900, "logits")
+    found = shown(above(other, 0.0, what="it"), store)
+    assert (found["what"], found["columns"][1:]) == ("the number that decided", [])
+    assert found["rows"][0] == {"prompt": 0, "text": None, "cluster": 900, "values": [-3.0]}
 
 
 def test_texts_are_shown_where_they_are_kept_for_as_many_prompts(store):
+    decided = above(sample("logit_difference"), 0.0, what="it")
     texts = {"digest": [f"prompt number {n}" for n in range(12)]}
-    found = evidence.of(record_of(verdict(MEAN)), store, texts.get)["prompts"]
-    assert found["rows"][0]["text"] == "prompt number 1"
+    assert shown(decided, store, texts.get)["rows"][0]["text"] == "prompt number 1"
+    assert shown(decided, None, texts.get)["rows"][0]["text"] == "prompt number 1"
     long = {"digest": ["x" * 500 + f"end {n}" for n in range(12)]}
-    ended = evidence.of(record_of(verdict(MEAN)), store, long.get)["prompts"]["rows"][0]["text"]
+    ended = shown(decided, store, long.get)["rows"][0]["text"]
     assert ended.startswith("… xxx")
     assert ended.endswith("xend 1")
-    few = evidence.of(record_of(verdict(MEAN)), store, {"digest": ["one"]}.get)["prompts"]
-    assert few["rows"][0]["text"] is None
+    assert shown(decided, store, {"digest": ["one"]}.get)["rows"][0]["text"] is None
+    assert shown(decided, store, {}.get)["rows"][0]["text"] is None
 
 
-def test_a_table_that_the_claim_shows_comes_first_and_gets_its_texts_by_their_digest(store):
+def test_a_table_that_the_claim_shows_stands_in_for_a_sample_and_gets_its_texts_by_their_digest(
+    store,
+):
     own = {**TABLE, "digest": "digest", "rows": [{**TABLE["rows"][1], "prompt": 11}]}
     record = record_of(verdict(MEAN, shown={"prompts": own}))
     texts = {"digest": [f"prompt number {n}" for n in range(12)]}
@@ -133,6 +156,8 @@ def test_a_table_that_the_claim_shows_comes_first_and_gets_its_texts_by_their_di
     assert found["rows"][0]["text"] == "prompt number 11"
     assert evidence.of(record, store)["prompts"] == own
     assert evidence.of(record, store, {}.get)["prompts"] == own
+    decided = replace(above(sample("rank"), 0.0, what="it"), shown={"prompts": own})
+    assert shown(decided, store)["what"] == "behaviour.rank"
 
 
 def test_the_share_of_right_answers_is_mapped_over_both_operands_where_they_are_all_there_is(

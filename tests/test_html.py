@@ -335,8 +335,10 @@ def test_what_stood_in_the_last_run_is_said_and_its_curve_is_drawn_beside():
     before = replace(before, verdict=replace(REFUTED, shown={"curves": [CURVE]}))
     text = html.render(HEADER, [now], history=history.of([("yesterday", [before])]))
     page = Page(text)
-    assert "changed since the last run" in page.text
-    assert "before: yesterday: refuted -0.31 [-0.55, -0.07] logits" in page.text
+    assert "changed since yesterday" in page.text
+    assert page.all("div", **{"aria-label": "earlier verdicts"})
+    for said in ("refuted", "-0.31 [-0.55, -0.07] logits", "yesterday", "grey: yesterday"):
+        assert said in " ".join(page.text.split())
     assert len(page.all("path", class_="bl")) == 1
 
 

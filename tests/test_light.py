@@ -64,6 +64,15 @@ def test_collecting_claims_loads_nothing_heavy(tmp_path):
     assert modules == set()
 
 
+def test_collecting_claims_imports_nothing_that_looks_into_a_model(tmp_path):
+    (tmp_path / "test_mine.py").write_text(CLAIM)
+    ours = "print(*sorted(m for m in sys.modules if m.startswith('mechtests.')))"
+    _, printed = loaded(f"{run_pytest('--co', '-q', '--model', 'pythia-70m')}\n{ours}", tmp_path)
+    imported = set(printed.splitlines()[-1].split())
+    assert "mechtests.session" in imported
+    assert not imported & {f"mechtests.{name}" for name in ("opening", "direct", "explaining")}
+
+
 def test_planning_loads_no_weights_and_no_torch(tmp_path):
     (tmp_path / "test_mine.py").write_text(CLAIM)
     modules, printed = loaded(run_pytest("--mech-plan", "--model", "pythia-70m"), tmp_path)

@@ -141,6 +141,52 @@ def test_runs_that_are_not_one_are_refused(tmp_path, header, says):
         merging.merge([one, two], tmp_path)
 
 
+def test_an_estimate_that_is_no_number_agrees_with_itself_and_with_no_number(tmp_path):
+    nan = record_of("p.a", estimate=float("nan"))
+    runs = [run_of(tmp_path, nan, record_of(name)) for name in ("p.b", "p.c")]
+    merged, said = merging.merge(runs, tmp_path)
+    assert len(records.read(merged)) == 3
+    assert said == ["reached in more than one run, in agreement: 1 verdict"]
+    with pytest.raises(UsageError, match="disagree on its estimate: nan in"):
+        merging.merge([runs[0], run_of(tmp_path, record_of("p.a", estimate=0.5))], tmp_path)
+
+
+def test_samples_are_those_of_any_source_that_kept_some(tmp_path):
+    runs = [run_of(tmp_path, record_of("p.a"), record_of(name)) for name in ("p.b", "p.c")]
+    (runs[0] / samples.FILE).unlink()
+    for order in (runs, runs[::-1]):
+        merged, _ = merging.merge(order, tmp_path)
+        kept = samples.lines(merged)
+        assert {place.claim for place in kept} == {"p.a", "p.c"}
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ({"selection": ["-k ioi"]}, r"\(all tests and -k ioi\)"),
+        ({"narrowed": ["--lf"]}, r"\(all tests and --lf\)"),
+    ],
+)
+def test_shards_of_different_selections_are_refused_and_runs_of_them_are_joined(
+    tmp_path, header, says
+):
+    one = shard(tmp_path, 1, 2, (0, record_of("p.a")))
+    two = shard(tmp_path, 2, 2, (1, record_of("p.b")), **header)
+    with pytest.raises(UsageError, match=says):
+        merging.merge([one, two], tmp_path)
+    same = shard(tmp_path, 1, 2, (0, record_of("p.a")), **header)
+    assert records.header(merging.merge([same, two], tmp_path)[0])["complete"]
+    alone = run_of(tmp_path, record_of("p.c"), **header)
+    assert len(records.read(merging.merge([one, alone], tmp_path)[0])) == 2
+
+
+def test_a_baseline_that_all_runs_have_is_that_of_the_joined_run(tmp_path):
+    runs = [run_of(tmp_path, record_of(f"p.{i}"), baseline="b.json") for i in range(2)]
+    assert records.header(merging.merge(runs, tmp_path)[0])["baseline"] == "b.json"
+    other = run_of(tmp_path, record_of("p.9"), baseline=None)
+    assert records.header(merging.merge([*runs, other], tmp_path)[0])["baseline"] is None
+
+
 def test_the_command_says_where_the_joined_run_is_and_what_it_has(tmp_path):
     runs = [run_of(tmp_path, record_of(f"p.{i}")) for i in range(2)]
     names = [run.name for run in runs]

@@ -34,8 +34,18 @@ def test_the_suffix_says_what_is_written_into_a_folder_that_is_made(tmp_path, su
     ]
 
 
+@pytest.mark.parametrize("name", ["badge.json", "pythia-badge.json"])
+def test_a_name_that_ends_in_badge_json_is_a_badge_for_the_endpoint_of_shields_io(tmp_path, name):
+    outputs.write(tmp_path / name, HEADER, one_of_each())
+    badge = json.loads((tmp_path / name).read_text("utf-8"))
+    assert badge == markdown.badge(one_of_each())
+    assert badge["schemaVersion"] == 1
+    assert badge.keys() == {"schemaVersion", "label", "message", "color"}
+    assert badge["message"] == "3 of 4 hold, 1 error"
+
+
 def test_another_suffix_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(UsageError, match=r"PATH\.html, PATH\.md, PATH\.json, PATH\.jsonl, got"):
+    with pytest.raises(UsageError, match=r"PATH\.json, PATH\.jsonl or badge\.json, got"):
         outputs.write(tmp_path / "report.pdf", HEADER, [])
     assert not list(tmp_path.iterdir())
 

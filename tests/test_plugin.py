@@ -2,7 +2,10 @@
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -464,6 +467,55 @@ def test_a_page_and_a_summary_are_written_beside_the_records(project, model, tmp
     for claim in ALL:
         assert f'id="c-{claim}"' in page
         assert claim in summary.replace("\\", "")
+
+
+def test_a_page_has_the_prompts_that_decided_and_what_earlier_runs_and_the_baseline_said(
+    project, model, tmp_path
+):
+    asked = f"--model={model}"
+    for how in ([], [f"--mech-bless={tmp_path}/b.json"]):
+        run(project, asked, "-k", "refuted", *how)
+    reports = [f"--mech-report={tmp_path}/a.{suffix}" for suffix in ("html", "md")]
+    run(project, asked, "-k", "refuted", f"--mech-baseline={tmp_path}/b.json", *reports)
+    runs = sorted(path.name for path in Path(project.path).glob(".mechtests/runs/*"))
+    page, summary = ((tmp_path / f"a.{suffix}").read_text() for suffix in ("html", "md"))
+    assert f"{runs[1]} and 1 before it, which say the same" in page
+    assert "<td>b</td>" in page
+    assert "Worst prompts <small>answers.probability_difference" in page
+    assert re.search(r'<th scope="row">\w+, \w+ and \w+ ', page)  # the text of a prompt
+    assert "before:" not in summary  # what is expected is not listed
+    again = [sys.executable, "-m", "mechtests", "report", runs[1], "-o", f"{tmp_path}/c.md"]
+    subprocess.run(again, cwd=project.path, check=True)
+    assert f"<br>before: ❌ {runs[0][:4]}" in (tmp_path / "c.md").read_text()
+
+
+def test_a_badge_is_written_where_it_is_asked_for(project, model, tmp_path):
+    run(project, f"--model={model}", f"--mech-report={tmp_path}/badge.json")
+    badge = json.loads((tmp_path / "badge.json").read_text())
+    assert badge == {
+        "schemaVersion": 1, "label": "claims", "message": "1 of 2 hold", "color": "red",
+    }  # fmt: skip
+
+
+def test_the_command_of_a_record_reaches_its_verdict_from_where_the_run_was(
+    project, model, tmp_path
+):
+    inside = Path(project.path) / "inner"
+    inside.mkdir()
+    (Path(project.path) / "test_mine.py").rename(inside / "test_it.py")
+    (Path(project.path) / "pytest.ini").write_text("[pytest]\n")
+    elsewhere = Path(project.path) / "elsewhere"
+    elsewhere.mkdir()
+    for folder, file in ((Path(project.path), "inner"), (elsewhere, "../inner")):
+        subprocess.run(
+            [sys.executable, "-m", "pytest", file, f"--model={model}"],
+            cwd=folder, check=False, capture_output=True,
+        )  # fmt: skip
+        command = records(project)["mine.holds"]["reproduce"]
+        assert command.startswith(f"pytest '{file}/test_it.py::test_holds[")
+        words = [sys.executable, "-m", *shlex.split(command)]
+        subprocess.run(words, cwd=folder, check=True, capture_output=True)
+        assert outcomes(project) == {"mine.holds": "holds"}
 
 
 def test_a_report_that_cannot_be_written_is_a_note_and_changes_no_exit_code(

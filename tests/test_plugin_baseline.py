@@ -167,6 +167,7 @@ def test_what_is_missing_or_new_is_named_and_fails_only_when_told(project, model
         ([], "2 inconclusive verdicts"),
         ([TOO, "-x", "--mech-fail-on=refuted"], "the run was not complete"),
         ([TOO, "--deselect=test_mine.py::test_holds"], "--deselect left out tests"),
+        ([TOO, "--ignore-glob=*no_such*"], "--ignore-glob left out tests"),
         ([TOO, "--mech-shard=1/2"], "it is shard 1/2 of a run"),
     ],
 )

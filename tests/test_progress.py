@@ -7,7 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from mechtests.reporting.progress import Progress, cost, duration, meter
+from mechtests import engine, plan
+from mechtests.case import Case
+from mechtests.claim import Claim
+from mechtests.errors import NotApplicable
+from mechtests.metrics import ablation, behaviour, copying, effects, gates
+from mechtests.metrics.metric import Cost, Metric, Value
+from mechtests.plan import CellPlan
+from mechtests.reporting.progress import Ledger, Progress, cost, duration, meter
+from mechtests.settings import Settings
+from mechtests.store import Store
+from mechtests.tasks.ioi import ioi
+from tests.fake_source import FakeSource
 
 
 class Time:
@@ -163,3 +174,130 @@ def test_costs_have_three_digits_and_a_prefix():
 def test_the_meter_of_a_plan_counts_the_cost_of_all_its_cells():
     plan = SimpleNamespace(cells=[SimpleNamespace(flops=2e9), SimpleNamespace(flops=1e9)])
     assert meter(plan, stream=io.StringIO()).total == 3e9
+
+
+def test_what_turns_out_needless_is_taken_off_and_the_share_is_of_what_is_left(time):
+    log = io.StringIO()
+    with Progress(100.0, stream=log, clock=time) as progress:
+        time.passes(5)
+        progress.advance(5)
+        progress.without(90)
+        assert progress.figures() == "50% of 10 FLOP, 5 s, about 5 s left"
+        progress.without(90)
+        assert progress.figures() == "100% of 5 FLOP, 5 s, about 0 s left"
+    with Progress(9.0, stream=io.StringIO(), clock=time) as progress:
+        progress.without(9)
+        assert progress.figures().startswith("0% of 0 FLOP")
+
+
+class Counter:
+    """A meter that sums what it is told."""
+
+    def __init__(self) -> None:
+        self.done = self.needless = 0.0
+        self.told: list[tuple[str, float]] = []
+
+    def describe(self, text: str) -> None:
+        pass
+
+    def advance(self, amount: float) -> None:
+        self.done += amount
+        self.told.append(("done", amount))
+
+    def without(self, amount: float) -> None:
+        self.needless += amount
+        self.told.append(("needless", amount))
+
+
+class Need:
+    def __init__(self, *inputs: Need) -> None:
+        self.inputs = [("", each) for each in inputs]
+
+
+def a_cell() -> tuple[dict[str, SimpleNamespace], CellPlan]:
+    """Two tasks: ``b`` starts from ``a``, ``c`` from ``b``; ``x`` is of the other."""
+    needs: dict[str, Need] = {}
+    steps = {}
+    for name, flops, run, inputs in (
+        ("a", 10.0, "one", ()), ("b", 20.0, "one", ("a",)), ("c", 40.0, "one", ("b",)),
+        ("x", 80.0, "two", ()),
+    ):  # fmt: skip
+        needs[name] = Need(*(needs[each] for each in inputs))
+        steps[name] = SimpleNamespace(key=name, flops=flops, run=run, need=needs[name])
+    cell = SimpleNamespace(missing=tuple(steps.values()), shared={"one": 1.0, "two": 2.0})
+    return steps, cell
+
+
+def test_what_starts_from_nothing_goes_with_it_and_the_passes_with_the_last_of_a_run():
+    steps, cell = a_cell()
+    counter = Counter()
+    ledger = Ledger(cell, counter)
+    ledger.give_up([steps["b"]])
+    assert counter.needless == 60.0  # b and c; a still reads the run's passes
+    ledger.count("one", [steps["a"]], 0.5, passes=True)
+    assert counter.done == 5.5
+    ledger.settle([steps["a"]])
+    assert counter.needless == 65.5
+    ledger.give_up([steps["a"]])
+    assert counter.needless == 65.5
+    ledger.count("two", [steps["x"]], 1.0, passes=True)
+    ledger.settle([steps["x"]])
+    assert counter.done + counter.needless == 153.0
+
+
+def test_a_batch_that_is_run_again_is_not_counted_again():
+    steps, cell = a_cell()
+    counter = Counter()
+    ledger = Ledger(cell, counter)
+    for share in (0.5, 0.25, 0.25, 0.25, 0.25):
+        ledger.count("two", [steps["x"]], share, passes=True)
+    assert counter.done == pytest.approx(82.0)
+
+
+EFFECTS = effects.direct_effects(ioi)
+ABLATION = ablation.ablate_heads(
+    ioi,
+    inputs={"copying": copying.copy_scores(ioi), "effects": EFFECTS, "mean_z": effects.mean_z(ioi)},
+)
+
+
+def none_here(batch):
+    raise NotApplicable("no operator is there")
+
+
+def metric(name, **how):
+    return Metric(
+        name, 1, none_here, {"x": Value(("prompt",), "")}, cost=lambda job: Cost(flops=1e9), **how
+    )
+
+
+NONE_HERE = metric("none.here", whole=True)(ioi)
+AFTER = metric("after.none", inputs=("a",))(ioi, inputs={"a": NONE_HERE})
+SHUT = gates.BehaviourGate(behaviour.answers(ioi), {"correct": 0.99})
+
+
+@pytest.mark.parametrize(
+    ("needs", "gate", "names", "all_done"),
+    [
+        ({"ablation": ABLATION}, None, None, True),
+        ({"ablation": ABLATION}, SHUT, None, False),
+        ({"after": AFTER, "effects": EFFECTS}, None, None, False),
+        ({"effects": EFFECTS}, None, ("Mary", "John"), False),
+    ],
+    ids=["measured", "the gate is shut", "a metric does not apply", "the task does not apply"],
+)
+def test_whatever_is_measured_nothing_of_the_plan_is_left_open(
+    tmp_path, needs, gate, names, all_done
+):
+    source = FakeSource(**({"names": names} if names else {}))
+    claim = Claim(id="test.claim", says="", rule="", task="ioi", gate=gate, needs=needs)
+    store = Store(tmp_path)
+    made = plan.build([Case(claim, source.cell)], Settings(), store)
+    counter = Counter()
+    engine.run(made, store, meter=counter)
+    planned = sum(cell.flops for cell in made.cells)
+    assert counter.done + counter.needless == pytest.approx(planned)
+    assert (counter.done == pytest.approx(planned)) is all_done
+    if "after" in needs:
+        assert ("needless", 2e9) in counter.told  # at once, before the other task is measured
+        assert counter.told[-1] != ("needless", 2e9)

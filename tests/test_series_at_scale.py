@@ -68,6 +68,9 @@ class Told:
             self.measuring(self.cell)
         self.events.append(f"measured {self.cell}")
 
+    def without(self, amount: float) -> None:
+        pass
+
 
 @dataclass
 class World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechtests.means import combination
 from mechtests.measurement import Measurement, Sample
 from mechtests.rules import above
-from mechtests.watching import Traced, Watched, rows_of
+from mechtests.watching import Traced, Watched, rows_of, spoken
 
 VALUES = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
 
@@ -112,6 +114,12 @@ def test_rows_are_known_by_trace_by_half_and_by_pairs() -> None:
     name, rows = rows_of(of_pairs, [pairs]) or ("", np.array([]))
     assert rows.tolist() == [7, 4]
     assert rows_of(Sample(np.zeros(2), np.array([90, 91])), [seen]) is None
+    apart = replace(watched(), cluster=np.arange(8)[::-1] * 10)
+    some = Sample(np.zeros(3), np.array([70, 0, 20]))
+    name, rows = rows_of(some, [apart]) or ("", np.array([]))
+    assert rows.tolist() == [0, 7, 5]
+    assert rows_of(some, [apart, replace(apart, cluster=np.arange(8) * 10)]) is None
+    assert rows_of(some, [seen]) is None
 
 
 def test_a_number_that_is_added_is_no_part() -> None:
@@ -119,3 +127,34 @@ def test_a_number_that_is_added_is_no_part() -> None:
     assert isinstance(sample, Traced)
     assert len(sample.parts) == 1
     assert sample.mean == pytest.approx(float(VALUES[:, 0, 0].mean()) - 1.0)
+
+
+def test_a_combination_of_samples_is_made_of_all_of_them() -> None:
+    whole = watched()
+    one, two = (whole.sample("effect", "evaluation", 0, head) for head in (1, 2))
+    sample = combination((1.0, one), (-0.5, two), (2.0, one))
+    assert isinstance(sample, Traced)
+    np.testing.assert_allclose(sample.values, 3 * one.values - 0.5 * two.values, atol=1e-12)
+    np.testing.assert_allclose(sample.values, rebuilt(sample, measurement()), atol=1e-12)
+    assert spoken(sample) == "3 effects.effect of head 0.1 - 0.5 effects.effect of head 0.2"
+
+
+def test_a_sample_is_spoken_of_in_the_claims_own_words() -> None:
+    whole = watched()
+    drop = whole.sample("clean") - whole.sum_over("effect", [(0, 0), (1, 1)])
+    assert spoken(drop) == "effects.clean - effects.effect of heads 0.0, 1.1"
+    draws = [whole.sample("effect", None, 0, 1) * 0.5 for _ in range(2)]
+    assert spoken(draws[0] + draws[1]) == "effects.effect of head 0.1 (mean of 2)"
+    none = whole.sum_over("effect", [])
+    assert spoken(none - whole.sample("clean")) == "- effects.clean"
+    assert spoken(measurement().sample("clean")) == ""
+
+
+def test_where_measurements_of_other_prompts_fit_as_well_the_rows_are_not_known() -> None:
+    plain = measurement().sample("clean", "evaluation")
+    seen = [
+        Watched.around(replace(measurement(), facts={"prompts": digest}), name)
+        for name, digest in (("one", "a"), ("two", "a"), ("three", "b"))
+    ]
+    assert (rows_of(plain, seen[:2]) or "")[0] == "one"
+    assert rows_of(plain, seen) is None

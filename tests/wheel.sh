@@ -37,6 +37,17 @@ echo "== so does the command"
 "$work/env/bin/python" -m mechtests plan -q --model pythia-70m | grep "plan: [1-9][0-9]* verdicts"
 echo "== the embedded family is there, and is judged with nothing else"
 $run --pyargs mechtests.suite.assertions --model sprout-100k --mech-offline -k "checkpoints-differ or induction-present" --mech-fail-on error | grep "2 verdicts"
+echo "== the command that a record keeps reaches its verdict again"
+"$work/env/bin/python" - <<'EOF'
+import json, pathlib, shlex, subprocess, sys
+newest = max(pathlib.Path(".mechtests/runs").glob("*/records.jsonl"))
+found = {tree["claim"]["id"]: tree["reproduce"] for tree in map(json.loads, newest.open())}
+command = found["tigges2024.induction-present"]
+print(command)
+assert command.startswith("pytest --pyargs 'mechtests.suite.assertions.test_tigges2024_"), command
+again = [*shlex.split(command), "-p", "no:cacheprovider", "-q", "--mech-offline"]
+subprocess.run([sys.executable, "-m", *again], check=True)
+EOF
 echo "== a bare pytest says how to run them"
 $run -k ioi --model pythia-410m > said.txt && exit 1
 grep "pytest --pyargs mechtests.suite.assertions" said.txt

@@ -20,7 +20,6 @@ from mechtests.reporting.record import Record
 from mechtests.verdict import Outcome, Verdict
 
 SCHEMA = "mechtests-baseline/1"
-INTERVAL = 0.95
 DIGITS = 6
 
 
@@ -32,23 +31,24 @@ class Settings:
         profile: How much was measured.
         seed: The seed of every random draw.
         dtype: The precision of the network.
-        level: The level of the intervals.
         prompts: SHA-256 of a user's own prompts, by task.
     """
 
     profile: str = "quick"
     seed: int = 0
     dtype: str = "float32"
-    level: float = INTERVAL
     prompts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, header: Mapping[str, Json]) -> Settings:
         """The settings that the header of a run names."""
         told = header["settings"]
-        return cls(
-            told["profile"], told["seed"], told["dtype"], prompts=told.get("prompt_digests", {})
-        )
+        return cls(told["profile"], told["seed"], told["dtype"], told.get("prompt_digests", {}))
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Json]) -> Settings:
+        """The settings of a file; an older one also has the level of its intervals, 0.95."""
+        return cls(**{name: value for name, value in tree.items() if name != "level"})
 
     def differences(self, other: Settings) -> list[str]:
         """Which settings differ, as ``"profile quick, now standard"``."""
@@ -234,7 +234,7 @@ def read(path: Path) -> Baseline:
         )
     try:
         entries = [Entry.from_json(each) for each in tree["verdicts"]]
-        settings = Settings(**tree["settings"])
+        settings = Settings.from_json(tree["settings"])
         selection = tuple(tree["selection"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LoadError(

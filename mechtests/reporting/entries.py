@@ -32,7 +32,7 @@ class Shown:
         several: Whether its claim is judged on several tasks.
         family: How many verdicts its family has.
         scale: Of its strip; None where there is nothing to draw.
-        entries: What the store has of it (``evidence.of``).
+        entries: Its maps and its worst prompts (``evidence.of``).
     """
 
     index: int
@@ -77,6 +77,7 @@ def view(
         view |= {
             "numbers": sections.numbers(record, shown.family),
             "notes": sections.notes(record, past),
+            "before": sections.before(record, past),
             "interval": safe(plots.interval(verdict) if shown.scale else ""),
             "parts": _marked(sections.parts(verdict), "strip"),
             "strips": any(plots.drawn(part) for part in verdict.parts),

@@ -1,8 +1,8 @@
-"""What the store still has of a verdict's measurements, as entries that a report draws.
+"""What a verdict's measurements say beside its numbers, as entries that a report draws.
 
-A record keeps the keys of its measurements, and the store keeps per-prompt and per-head values
-with named axes. So every claim has its maps and its worst prompts without saying so; what a
-claim itself shows under the same name comes before it.
+A record keeps the keys of its measurements, and the store keeps per-head values with named axes:
+so every claim has its maps without saying so. The prompts are those of the sample that decided,
+which the run keeps (``samples``); where there is none, those that the claim itself shows.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from mechtests.errors import NotApplicable
 from mechtests.measurement import Half
+from mechtests.reporting import samples
+from mechtests.reporting.explanation import deciding
 from mechtests.reporting.record import Record
 from mechtests.store import Store, StoreWarning
 from mechtests.verdict import Verdict
+from mechtests.watching import Watched, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mechtests.measurement import Measurement
+    from mechtests.measurement import Measurement, Sample
 
 Json = Any
 Texts = Callable[[str], Sequence[str] | None]
@@ -39,22 +42,32 @@ BINS = 20
 """A map over two operands has at most so many rows and columns."""
 
 
-def of(record: Record, store: Store, texts: Texts | None = None) -> dict[str, Json]:
+def of(
+    record: Record,
+    store: Store | None,
+    texts: Texts | None = None,
+    kept: Sequence[Json] = (),
+) -> dict[str, Json]:
     """``maps`` and ``prompts`` of a verdict in one cell; nothing over training or scale.
 
     Those are followed by their curves, and each has measurements of every checkpoint.
+
+    Args:
+        record: The verdict.
+        store: Where its measurements are.
+        texts: The prompts as text, by their digest.
+        kept: The samples behind its estimates, as ``samples.lines`` has them.
     """
     if record.claim.over != "cell":
         return {}
-    found = dict(_measured(record, store))
+    found = {} if store is None else dict(_measured(record, store))
     alone = len(record.measurements) == 1
     maps = [
         entry
         for name, each in found.items()
         for entry in [*_maps(name, each), *(_by_operands(name, each) if alone else ())]
     ]
-    own = record.verdict.shown.get("prompts")
-    table = _texted(own, texts) if own else _prompts(record.verdict, found, texts)
+    table = _prompts(record, found, texts, kept) or _own(record.verdict, texts)
     return {"maps": maps[:MOST_MAPS], **({"prompts": table} if table else {})}
 
 
@@ -125,97 +138,91 @@ def _by_operands(name: str, measurement: Measurement) -> Iterator[Json]:
 
 
 def _prompts(
-    verdict: Verdict, found: Mapping[str, Measurement], texts: Texts | None
+    record: Record,
+    found: Mapping[str, Measurement],
+    texts: Texts | None,
+    kept: Sequence[Json],
 ) -> Json | None:
-    """The worst prompts by the values whose mean is the estimate, or that of a part.
+    """The worst prompts by the values that decided; None where none were kept.
 
-    Unit, numbers of prompts and clusters, and mean find them; where other values agree in all
-    of these, nothing tells them apart and nothing is shown.
+    A sample that does not say which prompts it is of is known by its clusters
+    (``watching.rows_of``); where those tell nothing, its values are shown without text.
     """
-    judged = [verdict, *sorted(verdict.parts, key=lambda part: -(part.p or 0.0))]
-    for each in judged:
-        fits = [
-            (name, value, values)
-            for name, measurement in found.items()
-            for value, values in _fitting(measurement, each)
-        ]
-        if fits and all((values == fits[0][2]).all() for *_, values in fits):
-            name, value, values = fits[0]
-            return _table(each, name, found[name], value, values, texts)
-    return None
+    part, tree = _decided(record.verdict, kept)
+    if tree is None:
+        return None
+    sample = samples.decoded(tree)
+    watched = [Watched.around(each, name) for name, each in found.items()]
+    name, rows = rows_of(sample, watched) or ("", None)
+    what = tree.get("made_of") or f"the number that decided{f', of {name}' if name else ''}"
+    beside = {} if rows is None or name not in found else _beside(found[name], sample, rows)
+    digest = (record.facts.get(name) or {}).get("prompts")
+    said = texts(str(digest)) if texts and digest else None
+    return _table(part, what, sample, rows, beside, said)
 
 
-def _fitting(
-    measurement: Measurement, verdict: Verdict
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Per-prompt values, of all or of a head, that a verdict's estimate is the mean of.
+def _decided(verdict: Verdict, kept: Sequence[Json]) -> tuple[Verdict, Json | None]:
+    """The part that decided, and what is kept of its sample."""
+    part = deciding(verdict)
+    at = next((at for at, each in samples.estimates(verdict) if each is part), None)
+    return part, next((tree for tree in kept if tuple(tree["at"]) == at), None)
 
-    That mean is over clusters (``statistics.summary``), of the half that decides; up to single
-    precision, and never 0, which is the mean of much.
-    """
+
+def _beside(
+    measurement: Measurement, sample: Sample, rows: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """What else was measured of the same prompts, but what the sample itself is."""
     import numpy as np
 
-    if measurement.recorded or not verdict.estimate:
-        return
-    chosen = measurement.of(HALF)
-    _, index, sizes = np.unique(
-        measurement.cluster[chosen], return_inverse=True, return_counts=True
-    )
-    if (len(index), len(sizes)) != (verdict.prompts, verdict.clusters):
-        return
-    weights = 1.0 / (len(sizes) * sizes[index])
-    for value, axes in measurement.axes.items():
-        by_prompt = axes in (("prompt",), ("prompt", "layer", "head"))
-        if not by_prompt or measurement.units.get(value, "") != verdict.unit:
-            continue
-        values = np.asarray(measurement[value][chosen], dtype=np.float64)
-        means = np.tensordot(weights, values, 1)
-        for head in np.argwhere(np.isclose(means, verdict.estimate, rtol=1e-5, atol=1e-9)):
-            of = f" of {head[0]}.{head[1]}" if len(head) else ""
-            yield _spaced(value) + of, values[(slice(None), *head)]
+    each = {
+        value: np.asarray(measurement[value], dtype=np.float64)[rows]
+        for value, axes in measurement.axes.items()
+        if axes == ("prompt",) and rows.max(initial=-1) < len(measurement[value])
+    }
+    others = {
+        _spaced(value): values
+        for value, values in each.items()
+        if not np.allclose(values, sample.values, rtol=1e-6, atol=1e-9)
+    }
+    return dict(list(others.items())[: MOST_COLUMNS - 1])
 
 
 def _table(
     verdict: Verdict,
-    name: str,
-    measurement: Measurement,
-    value: str,
-    values: NDArray[np.float64],
-    texts: Texts | None,
+    what: str,
+    sample: Sample,
+    rows: NDArray[np.int64] | None,
+    beside: Mapping[str, NDArray[np.float64]],
+    said: Sequence[str] | None,
 ) -> Json:
     """The prompts with the worst values for the claim, and what else was measured of them."""
     import numpy as np
 
-    rows = np.flatnonzero(measurement.of(HALF))
+    values, places = sample.values, np.arange(len(sample)) if rows is None else rows
     badness = {"<": -values, "within": -abs(values)}.get(verdict.relation, values)
-    worst = np.argsort(badness, kind="stable")[:WORST]
-    more = [other for other, axes in measurement.axes.items() if axes == ("prompt",)]
-    others = [other for other in more if _spaced(other) != value][: MOST_COLUMNS - 1]
-    said = texts(str(measurement.facts.get("prompts", ""))) if texts else None
-    known = said is not None and len(said) == len(measurement.half)
+    worst = np.argsort(badness, kind="stable")[:WORST].tolist()
+    texts = said if rows is not None and said and rows.max(initial=-1) < len(said) else None
     return {
-        "what": f"{name}: {value}",
-        "unit": verdict.unit,
+        "what": what,
+        "unit": sample.unit,
         "of": len(values),
-        "columns": [value, *map(_spaced, others)],
+        "columns": [what, *beside],
         "rows": [
             {
-                "prompt": int(rows[place]),
-                "text": _short(said[int(rows[place])]) if said is not None and known else None,
-                "cluster": int(measurement.cluster[rows[place]]),
-                "values": [
-                    float(values[place]),
-                    *(float(measurement[other][rows[place]]) for other in others),
-                ],
+                "prompt": int(places[at]),
+                "text": None if texts is None else _short(texts[int(places[at])]),
+                "cluster": int(sample.cluster[at]),
+                "values": [float(values[at]), *(float(each[at]) for each in beside.values())],
             }
-            for place in worst.tolist()
+            for at in worst
         ],
         "values": [float(f"{each:.3g}") for each in values[:400].tolist()],
     }
 
 
-def _texted(table: Json, texts: Texts | None) -> Json:
+def _own(verdict: Verdict, texts: Texts | None) -> Json | None:
     """A table that a claim shows, with the prompts as text where their ``digest`` finds them."""
+    table = verdict.shown.get("prompts")
     if not isinstance(table, Mapping) or not isinstance(table.get("rows"), list):
         return table
     said = texts(str(table["digest"])) if texts and "digest" in table else None

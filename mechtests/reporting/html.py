@@ -13,7 +13,7 @@ from mechtests.reporting import evidence, masthead, sections, wording
 from mechtests.reporting.entries import BRIEF, DRAWN, TOLD, WHOLE, Shown, safe, view
 from mechtests.reporting.history import History, changed
 from mechtests.reporting.matrix import Matrix, Row
-from mechtests.reporting.papers import PAPERS
+from mechtests.reporting.papers import PAPERS, place_in
 from mechtests.reporting.place import Place
 from mechtests.reporting.record import Record, RecordedCell
 from mechtests.reporting.records import in_a_family
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 Json = Any
+Kept = Mapping[Place, Sequence[Json]]
 LIMIT = 6_000_000
 """Bytes; where all does not fit, what matters least is said more briefly."""
 LEFT_OUT = {
@@ -48,6 +49,7 @@ def render(
     store: Store | None = None,
     texts: evidence.Texts | None = None,
     history: History | None = None,
+    kept: Kept | None = None,
     limit: int = LIMIT,
 ) -> str:
     """The page of a run.
@@ -55,12 +57,13 @@ def render(
     Args:
         header: What ``run.json`` says.
         records: Its records, corrected by family (``records.correct``).
-        store: Where its measurements are: for head maps and the worst prompts.
+        store: Where its measurements are: for head maps, and what was measured of a prompt.
         texts: The prompts as text, by their digest.
         history: What earlier runs or baselines said.
+        kept: The samples behind its estimates (``samples.lines``): for the worst prompts.
         limit: In bytes. A page of more verdicts than fit even briefly is larger.
     """
-    page = _Page(header, records, store, texts, history or {})
+    page = _Page(header, records, store, texts, history or {}, kept or {})
     return page.text(page.levels(limit))
 
 
@@ -74,6 +77,7 @@ class _Page:
         store: Store | None,
         texts: evidence.Texts | None,
         history: History,
+        kept: Kept,
     ) -> None:
         self.header = header
         self.matrix = Matrix.of(records)
@@ -101,7 +105,7 @@ class _Page:
                         self.matrix.several_tasks(claim),
                         self.families.get(record.claim.family, 1),
                         scales.get(id(record)),
-                        {} if store is None else evidence.of(record, store, texts),
+                        evidence.of(record, store, texts, kept.get(Place.of(record), ())),
                     )
                 )
 
@@ -265,9 +269,9 @@ def _anchors(names: Iterable[str], prefix: str) -> dict[str, str]:
 
 
 def _cited(paper: str, section: str) -> str:
-    if paper == "sanity" or not section:
-        return "What must hold" if paper == "sanity" else "The paper says"
-    return f"The paper says, {f'section {section}' if section[0].isdigit() else section}"
+    if paper == "sanity":
+        return "What must hold"
+    return ", ".join(filter(None, ("The paper says", place_in(section))))
 
 
 def _groups(cells: Sequence[RecordedCell]) -> list[dict[str, Json]]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mechtests.reporting import conclusions, sections
-from mechtests.reporting.history import History, changed, moved
+from mechtests.reporting.history import History, alike, changed, moved
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.papers import PAPERS
 from mechtests.reporting.place import Place
 from mechtests.reporting.record import Record
+from mechtests.reporting.wording import WORDS
 from mechtests.verdict import Outcome
 
 Json = Any
@@ -49,8 +50,8 @@ def render(
     parts = [
         _top(header, records),
         _listed("Changed", [r for r in ordered if changed(r, past)], _was(past), limit // 4),
-        _listed("Errors", _those(ordered, past, Outcome.ERROR), _why, limit // 8),
-        _listed("Refuted", _those(ordered, past, Outcome.REFUTED), _why, limit // 4),
+        _listed("Errors", _those(ordered, past, Outcome.ERROR), _with(past), limit // 8),
+        _listed("Refuted", _those(ordered, past, Outcome.REFUTED), _with(past), limit // 4),
         _matrix(matrix, limit // 4),
         _together(records, limit // 16),
         _end(header, records),
@@ -137,6 +138,23 @@ def _why(record: Record) -> str:
     return _text(_short(record.verdict.sentence))
 
 
+def _with(past: History) -> Callable[[Record], str]:
+    """Why a verdict is what it is, and what was said of it before."""
+    return lambda record: f"{_why(record)}{_trail(record, past)}"
+
+
+def _trail(record: Record, past: History) -> str:
+    """The verdicts before it in a line, oldest first; what is the same in a row once."""
+    steps = []
+    for each in alike(past.get(Place.of(record), ())):
+        icon = ICONS[sections.SIGNS[WORDS[each[-1].outcome]].kind]
+        day = each[0].date.partition(" ")[0]
+        many = f" ×{len(each)} since {day}" if len(each) > 1 else f" {day or each[-1].label}"
+        number = f" {each[-1].estimate}" if each[-1].estimate else ""
+        steps.append(f"{icon} {_text(many + number)}")
+    return f"<br>before: {', '.join(steps)}" if steps else ""
+
+
 def _was(past: History) -> Callable[[Record], str]:
     """What a verdict was, is, and why."""
 
@@ -147,7 +165,7 @@ def _was(past: History) -> Callable[[Record], str]:
             if moved(record, earlier)
             else f"{record.awaited} was expected ({_text(record.expectation or '')})"
         )
-        return f"{before}, is **{record.outcome}**: {_why(record)}"
+        return f"{before}, is **{record.outcome}**: {_why(record)}{_trail(record, past)}"
 
     return said
 

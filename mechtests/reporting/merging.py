@@ -61,7 +61,8 @@ def merge(runs: Sequence[Path], folder: Path) -> tuple[Path, list[str]]:
 
     Raises:
         UsageError: Settings or versions of a claim differ, two runs disagree on one verdict
-            or on the weights of one cell, or the shards are not of one run.
+            or on the weights of one cell, or the shards are not of one run: they are parts of
+            another number, or other tests were selected.
         LoadError: A run cannot be read.
     """
     sources = [Source.of(run) for run in runs]
@@ -74,7 +75,9 @@ def merge(runs: Sequence[Path], folder: Path) -> tuple[Path, list[str]]:
         "cases": sum(s.header.get("cases", len(s.records)) for s in sources) - twice,
     }
     journal = Journal(folder, header)
-    values = {place: each for source in sources for place, each in source.samples.items()}
+    values: dict[Place, list[Json]] = {}
+    for source in sources:  # of a verdict that is there twice, those that are kept somewhere
+        values = {**source.samples, **values}
     for record in records.correct(replace(each, run=journal.id) for each in kept):
         journal.append(record, values.get(Place.of(record), ()))
     unfinished = [source.name for source in sources if not source.header["complete"]]
@@ -117,15 +120,33 @@ def _check_versions(sources: Sequence[Source]) -> None:
 
 def _check_shards(sources: Sequence[Source]) -> list[str]:
     """The shards of the run that are not there."""
-    shards = [source.header["shard"] for source in sources if source.header.get("shard")]
+    parts = [source for source in sources if source.header.get("shard")]
+    shards = [source.header["shard"] for source in parts]
     counts = sorted({shard["of"] for shard in shards})
     if len(counts) > 1:
         raise UsageError(
             f"shards of {' and of '.join(map(str, counts))}: they are parts of different runs; "
             "merge those of one run"
         )
+    for other in parts[1:]:
+        _check_selected(parts[0], other)
     there = {shard["index"] for shard in shards}
     return [f"{i}/{n}" for n in counts for i in range(1, n + 1) if i not in there]
+
+
+def _check_selected(one: Source, other: Source) -> None:
+    """Refuse shards of which each is a part of other tests: together they are no run."""
+    selections = [
+        " ".join([*source.header.get("selection", ()), *source.header.get("narrowed", ())])
+        for source in (one, other)
+    ]
+    if selections[0] != selections[1]:
+        mine, theirs = (each or "all tests" for each in selections)
+        raise UsageError(
+            f"shards {one.name} and {other.name}: they are parts of different selections "
+            f"({mine} and {theirs}), and tests between them are in neither; judge all shards with "
+            "the same options"
+        )
 
 
 def _joined(sources: Sequence[Source]) -> tuple[list[Record], int]:
@@ -153,11 +174,16 @@ def _check_agree(one: tuple[Record, Source], other: tuple[Record, Source]) -> No
         ("estimate", mine.verdict.estimate, theirs.verdict.estimate),
         ("weights", mine.cell.weights, theirs.cell.weights),
     ):
-        if a != b:
+        if a != b and not (_nan(a) and _nan(b)):
             raise UsageError(
                 f"{Place.of(mine)}: the runs disagree on its {name}: {a} in {first.name} and "
                 f"{b} in {second.name}; leave one of them out, or compare them instead"
             )
+
+
+def _nan(value: Json) -> bool:
+    """Whether a value is no number: two such estimates agree, though they are not equal."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _header(sources: Sequence[Source]) -> dict[str, Json]:
@@ -179,7 +205,7 @@ def _header(sources: Sequence[Source]) -> dict[str, Json]:
         "selection": _each_once(heads, "selection"),
         "narrowed": _each_once(heads, "narrowed"),
         "shard": None,
-        "baseline": None,
+        "baseline": _common(heads, "baseline"),
     }
 
 
@@ -224,6 +250,12 @@ def _loads(heads: Sequence[Mapping[str, Json]]) -> dict[str, int]:
         for cell, count in head.get("loads", {}).items():
             loads[cell] = loads.get(cell, 0) + count
     return loads
+
+
+def _common(heads: Sequence[Mapping[str, Json]], name: str) -> Json:
+    """What all of the runs have; None where they differ."""
+    first, *others = (head.get(name) for head in heads)
+    return first if all(other == first for other in others) else None
 
 
 def _each_once(heads: Sequence[Mapping[str, Json]], name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run can be written as, by the suffix of the file."""
+"""What a run can be written as, by how the file's name ends."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 
 from mechtests.errors import UsageError
 from mechtests.reporting.history import History
+from mechtests.reporting.place import Place
 from mechtests.reporting.record import Record
 from mechtests.store import Store
 
 Json = Any
+Kept = Mapping[Place, Sequence[Json]]
 SUFFIXES = (".html", ".md", ".json", ".jsonl")
+WITH_A_PAST = (".html", ".md")
+"""What also tells of earlier runs, which take time to read."""
+BADGE = "badge.json"
+"""How the name of a badge ends: ``badge.json``, ``pythia-badge.json``."""
 
 
 def write(
@@ -23,8 +29,9 @@ def write(
     *,
     store: Store | None = None,
     history: History | None = None,
+    kept: Kept | None = None,
 ) -> None:
-    """Write a run as a page, a summary or its records, as the file's suffix says.
+    """Write a run as a page, a summary, a badge or its records, as the file's name ends.
 
     Args:
         path: Where to; its folder is made.
@@ -32,12 +39,13 @@ def write(
         records: Corrected by family (``records.correct``).
         store: Where the run's measurements are, for what a page draws of them.
         history: What earlier runs or baselines said.
+        kept: The samples behind its estimates (``samples.lines``), for a page's worst prompts.
 
     Raises:
-        UsageError: Nothing is written under that suffix, or the file cannot be.
+        UsageError: Nothing is written under such a name, or the file cannot be.
     """
     path = Path(path)
-    text = _text(path, header, records, store, history)
+    text = _text(path, header, records, store, history, kept)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
@@ -54,7 +62,7 @@ def check(path: str) -> str:
         UsageError: It has another suffix.
     """
     if Path(path).suffix not in SUFFIXES:
-        raise UsageError(f"a report is PATH{', PATH'.join(SUFFIXES)}, got {path}")
+        raise UsageError(f"a report is PATH{', PATH'.join(SUFFIXES)} or {BADGE}, got {path}")
     return path
 
 
@@ -64,19 +72,23 @@ def _text(
     records: Sequence[Record],
     store: Store | None,
     history: History | None,
+    kept: Kept | None,
 ) -> str:
-    match Path(check(str(path))).suffix:
-        case ".html":
-            from mechtests.reporting import html
+    suffix = Path(check(str(path))).suffix
+    if suffix == ".html":
+        from mechtests.reporting import html
 
-            texts = getattr(store, "texts", None)
-            return html.render(header, records, store=store, texts=texts, history=history)
-        case ".md":
-            from mechtests.reporting import markdown
+        texts = getattr(store, "texts", None)
+        return html.render(header, records, store=store, texts=texts, history=history, kept=kept)
+    if suffix == ".md":
+        from mechtests.reporting import markdown
 
-            return markdown.render(header, records, history=history)
-        case ".json":
-            trees = [record.to_json() for record in records]
-            return json.dumps(trees, indent=1, allow_nan=False) + "\n"
-    lines = (json.dumps(record.to_json(), allow_nan=False) for record in records)
-    return "".join(f"{line}\n" for line in lines)
+        return markdown.render(header, records, history=history)
+    if path.name.endswith(BADGE):
+        from mechtests.reporting import markdown
+
+        return json.dumps(markdown.badge(records), indent=1) + "\n"
+    trees = [record.to_json() for record in records]
+    if suffix == ".json":
+        return json.dumps(trees, indent=1, allow_nan=False) + "\n"
+    return "".join(f"{json.dumps(tree, allow_nan=False)}\n" for tree in trees)

@@ -53,6 +53,15 @@ class Paper:
         return "\n".join([f"@inproceedings{{{self.key},", *lines, "}"])
 
 
+def place_in(section: str) -> str:
+    """Where a paper says something: a section by its number, a figure or page by its name.
+
+    >>> place_in("3.2"), place_in("Figure 4"), place_in("")
+    ('section 3.2', 'Figure 4', '')
+    """
+    return f"section {section}" if section[:1].isdigit() else section
+
+
 PAPERS = {
     paper.key: paper
     for paper in (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from mechtests.reporting.page import encodes
 from mechtests.reporting.wording import ascii_only
@@ -13,7 +13,7 @@ from mechtests.reporting.wording import ascii_only
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from mechtests.plan import Plan
+    from mechtests.plan import CellPlan, Plan, Step
 
 EVERY = 5.0  # seconds between two lines where there is no terminal
 SOONEST = 1.0  # seconds of measuring before which a rate says nothing
@@ -25,7 +25,7 @@ class Progress:
 
     The time that is left is the cost that is left at the rate measured so far. What
     passes before a ``describe``, such as a download, counts as no measuring. The cost a
-    plan gives is an upper bound, and so is the time.
+    plan gives is an upper bound, and so is the time; what turns out needless is taken off.
 
     Args:
         total: The cost of everything, in floating point operations.
@@ -95,6 +95,12 @@ class Progress:
             self._told = now
             self._line(f"{self._text}: {self.figures()}".removeprefix(": "))
 
+    def without(self, amount: float) -> None:
+        """Take off what turned out not to be made: its cost is no longer to come."""
+        self.total = max(self.total - amount, self.done)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], total=self.total)
+
     @property
     def left(self) -> float | None:
         """The seconds that are left, or None before there is a rate to go by."""
@@ -104,7 +110,7 @@ class Progress:
 
     def figures(self) -> str:
         """The share that is done, of what, for how long, and the time that is left."""
-        share = f"{self.done / self.total:.0%} of {cost(self.total)}"
+        share = f"{self.done / (self.total or 1.0):.0%} of {cost(self.total)}"
         left = "" if self.left is None else f", about {duration(self.left)} left"
         return f"{share}, {duration(self._clock() - self._start)}{left}"
 
@@ -112,6 +118,73 @@ class Progress:
         text = text if encodes(self._stream, text) else ascii_only(text)
         self._stream.write(text + "\n")
         self._stream.flush()
+
+
+class Counted(Protocol):
+    """What a ledger tells of its cell: a ``Progress``, or what stands for one."""
+
+    def advance(self, amount: float) -> None:
+        """Count floating point operations that are done."""
+        ...
+
+    def without(self, amount: float) -> None:
+        """Count those that are not to come any more."""
+        ...
+
+
+class Ledger:
+    """What of one cell's planned cost is neither done nor known to be needless.
+
+    Args:
+        plan: The cell's measurements, and the passes that some of them share.
+        meter: What is told.
+    """
+
+    def __init__(self, plan: CellPlan, meter: Counted) -> None:
+        self._plan, self._meter = plan, meter
+        self._open = {step.key: step for step in plan.missing}
+        self._left = {step.key: step.flops for step in plan.missing}
+        self._passes = dict(plan.shared)
+
+    def count(self, run: str, steps: Sequence[Step], share: float, *, passes: bool) -> None:
+        """Count a share of some steps, and of the passes of their run; none of it twice."""
+        done = sum(_taken(self._left, step.key, share * step.flops) for step in steps)
+        if passes:
+            done += _taken(self._passes, run, share * self._plan.shared.get(run, 0.0))
+        self._meter.advance(done)
+
+    def settle(self, steps: Sequence[Step]) -> None:
+        """Take off what is left of some steps, of which nothing more is made."""
+        needless = 0.0
+        for step in steps:
+            self._open.pop(step.key, None)
+            needless += self._left.pop(step.key, 0.0)
+        runs = {step.run for step in self._open.values()}
+        for run in [run for run in self._passes if run not in runs]:
+            needless += self._passes.pop(run)
+        if needless > 0.0:
+            self._meter.without(needless)
+
+    def give_up(self, steps: Sequence[Step]) -> None:
+        """Take off some steps that give nothing, and all that start from them."""
+        given_up = {step.need: step for step in steps}
+        following = list(given_up.values())
+        while following:
+            following = [
+                step
+                for step in self._open.values()
+                if step.need not in given_up and any(n in given_up for _, n in step.need.inputs)
+            ]
+            given_up.update((step.need, step) for step in following)
+        self.settle(list(given_up.values()))
+
+
+def _taken(left: dict[str, float], name: str, amount: float) -> float:
+    """As much of an amount as is left under a name, taken from there."""
+    taken = min(amount, left.get(name, 0.0))
+    if taken:
+        left[name] -= taken
+    return taken
 
 
 def meter(plan: Plan, *, stream: TextIO) -> Progress:

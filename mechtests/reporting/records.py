@@ -76,6 +76,7 @@ class Journal:
         path: The run's own folder; its name is the run's id, the UTC time it started.
         header: What ``run.json`` says: what was asked for, and what it ran on.
         records: Every record so far.
+        samples: The samples behind their estimates, encoded, by what each is about.
         kept: Whether the folder holds all of it.
     """
 
@@ -83,6 +84,7 @@ class Journal:
         self, folder: Path, header: Mapping[str, Json], *, warn: Warn = warn_in_python
     ) -> None:
         self.records: list[Record] = []
+        self.samples: dict[Place, Sequence[Json]] = {}
         self.kept = True
         self._warn = warn
         self.path, start = _new_run(Path(folder) / "runs")
@@ -117,6 +119,7 @@ class Journal:
         line = json.dumps(record.to_json(), allow_nan=False) + "\n"
         self._keep(lambda: _append(self.path / RECORDS, line))
         if found:
+            self.samples[Place.of(record)] = found
             told = samples.line(Place.of(record), found)
             self._keep(lambda: _append(self.path / samples.FILE, told))
 

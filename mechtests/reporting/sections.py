@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from mechtests.reporting import heads, pictures, plots, wording
-from mechtests.reporting.history import Past, moved
+from mechtests.reporting.history import Past, alike, moved
 from mechtests.reporting.record import Record
 from mechtests.reporting.records import in_a_family
 from mechtests.reporting.svg import Scale, numeral
@@ -198,7 +198,7 @@ def drawings(verdict: Verdict, past: Sequence[Past] = ()) -> Iterator[Picture]:
 
     A claim can show what it likes: what cannot be drawn is said to be so, and spoils nothing.
     """
-    before = dict(past[-1].curves or {}) if past else {}
+    before = next((each for each in reversed(past) if each.curves), None)
     for entry in _entries(verdict, "curves"):
         yield _attempt("curve", entry, partial(_curve, before=before))
     for entry in _entries(verdict, "heads"):
@@ -220,10 +220,11 @@ def _attempt(
         return Picture(kind, str(entry.get("what", kind)), "", why)
 
 
-def _curve(entry: Mapping[str, Json], before: Mapping[str, Json]) -> Picture:
-    old = before.get(entry["what"], ())
+def _curve(entry: Mapping[str, Json], before: Past | None) -> Picture:
+    old = {} if before is None else before.curves or {}
+    old = old.get(entry["what"], ())
     onset = f"{plots.above(entry)} (filled): {entry['onset']}" if "side" in entry else ""
-    dashed = "grey: the baseline" if len(old) == len(entry["mean"]) else ""
+    dashed = f"grey: {before.label}" if before and len(old) == len(entry["mean"]) else ""
     unit = f", {entry['unit']}" if entry.get("unit") else ""
     note = "; ".join(filter(None, (onset, dashed)))
     return Picture("curve", f"{entry['what']}{unit}", plots.curve(entry, old), note)
@@ -326,12 +327,33 @@ def said(value: Json) -> str:
 
 def notes(record: Record, past: Sequence[Past]) -> list[str]:
     """What must be known of a verdict beside its numbers."""
-    before = [f"{each.label}: {each.outcome} {each.estimate}".rstrip() for each in past]
     told = {
         "holds by itself, and not after its family is corrected": record.not_after_correction,
         f"{record.awaited} is expected: {record.expectation}": record.expectation is not None,
-        "changed since the last run": moved(record, past),
-        f"before: {'; '.join(before)}": bool(before),
+        f"changed since {past[-1].label if past else ''}": moved(record, past),
         "a setting from outside changed the claim's own rule": record.overridden,
     }
     return [*(note for note, so in told.items() if so), *record.notes]
+
+
+def before(record: Record, past: Sequence[Past]) -> list[dict[str, Json]]:
+    """What earlier runs and baselines said, oldest first; what is the same in a row once."""
+    return [
+        {
+            "when": _when(each),
+            "sign": SIGNS[WORDS[each[-1].outcome]],
+            "estimate": each[-1].estimate,
+            "label": each[-1].label
+            + (f" and {len(each) - 1} before it, which say the same" if len(each) > 1 else ""),
+            "rule": ""
+            if each[-1].version == record.claim.version
+            else f"by version {each[-1].version} of the rule",
+        }
+        for each in alike(past)
+    ]
+
+
+def _when(runs: Sequence[Past]) -> str:
+    """The day of some runs, or from which to which."""
+    first, last = (each.date.partition(" ")[0] for each in (runs[0], runs[-1]))
+    return first if first == last else f"{first} to {last}"

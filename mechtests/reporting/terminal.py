@@ -11,6 +11,7 @@ from mechtests.reporting import matrix as matrices
 from mechtests.reporting.json_values import Json
 from mechtests.reporting.matrix import Matrix
 from mechtests.reporting.page import LABEL, Page
+from mechtests.reporting.papers import place_in
 from mechtests.reporting.record import Record
 from mechtests.reporting.records import in_a_family
 from mechtests.verdict import Control, Outcome
@@ -84,7 +85,8 @@ def _reasons(page: Page, matrix: Matrix, *, full: bool) -> None:
         if not spoken:
             continue
         claim = records[0].claim
-        page.say(_cited(claim.section), head=name, style="bold")
+        place = place_in(claim.section)
+        page.say(f", {place}" if place else "", head=name, style="bold")
         page.say(claim.says, at=2)
         if full and claim.rule:
             page.say(claim.rule, head="Rule: ", style="dim", at=2)
@@ -95,13 +97,6 @@ def _reasons(page: Page, matrix: Matrix, *, full: bool) -> None:
 
 def _is_spoken(record: Record) -> bool:
     return record.outcome is not Outcome.NOT_APPLICABLE or record.changed
-
-
-def _cited(section: str) -> str:
-    """Where the paper says it: a section by its number, or a figure or page by its name."""
-    if not section:
-        return ""
-    return f", section {section}" if section[0].isdigit() else f", {section}"
 
 
 def _where(matrix: Matrix, record: Record) -> str:
