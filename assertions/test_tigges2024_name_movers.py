@@ -9,7 +9,6 @@ from mechtests.measurement import HALVES, named
 from mechtests.metrics import ablation, effects, gates, roles
 from mechtests.metrics.copying import copy_scores
 from mechtests.rules import above, beside, matched_random, random_heads
-from mechtests.showing import prompts_shown
 from mechtests.tasks.ioi import ioi
 from mechtests.verdict import Control, not_applicable, refuted
 
@@ -137,7 +136,6 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
         stratum=STRATA[int(found["stratum"][1])],
         enumerated=bool(found["enumerated"][1]),
     )
-    worst = movers and prompts_shown("drop beyond random heads", beyond_random("evaluation"), found)
     judge(
         (beside(verdict, control) if movers else verdict).showing(
             drop=drop,
@@ -148,6 +146,5 @@ def test_ablating_the_name_movers_drops_ioi_more_than_random_heads(measured, jud
             ceiling_best_heads=found.sample("drop_ceiling", "evaluation").mean,
             logit_difference=measured.effects.sample("clean", "evaluation").mean,
             replication=str(rule("evaluation", "selection")),
-            **({"prompts": worst} if movers else {}),
         )
     )

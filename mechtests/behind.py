@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from mechtests import statistics
 from mechtests.errors import MeasurementError
-from mechtests.measurement import Head, Measurement, Sample, named
+from mechtests.measurement import Head, Measurement, Sample
 from mechtests.models.cell import Checkpoint
 from mechtests.reporting.explanation import Contrast, Heads, HeadValue, Prompt
 from mechtests.verdict import Verdict
-from mechtests.watching import Part, Traced, Watched, rows_of
+from mechtests.watching import Traced, Watched, rows_of, spoken
 
 if TYPE_CHECKING:
     from mechtests.case import Case
@@ -58,7 +58,7 @@ def contrast(
     half = min(SHOWN, len(order) // 2)
     each = [Prompt(int(at), int(rows[at]), float(sample.values[at])) for at in order]
     return Contrast(
-        made_of=spoken(sample),
+        made_of=spoken(sample) or "the number that decided",
         unit=sample.unit,
         margin=verdict.margin,
         failing=int((support <= 0).sum()),
@@ -102,25 +102,6 @@ def _answers(prompts: Prompts, at: int, tokenizer: Tokenizer) -> str:
         return ""
     first = int(prompts.right[at, 0]), int(prompts.wrong[at, 0])
     return " / ".join(tokenizer.decode([token]).strip() for token in first if token >= 0)
-
-
-def spoken(sample: Sample) -> str:
-    """What a sample is made of, in the claim's own names."""
-    if not isinstance(sample, Traced) or not sample.parts:
-        return "the number that decided"
-    groups: dict[tuple[str, str, tuple[Head, ...]], list[Part]] = {}
-    for part in sample.parts:
-        head = () if len(part.index) != 2 else ((part.index[0], part.index[1]),)
-        groups.setdefault((part.name, part.value, part.heads or head), []).append(part)
-    said: list[str] = []
-    for (name, value, heads), parts in groups.items():
-        factor = sum(part.factor for part in parts)
-        sign = "- " if factor < 0 else ("+ " if said else "")
-        size = "" if math.isclose(abs(factor), 1.0) else f"{abs(factor):.3g} "
-        of = f" of {'heads' if len(heads) > 1 else 'head'} {named(heads)}" if heads else ""
-        many = f" (mean of {len(parts)})" if len(parts) > 1 else ""
-        said.append(f"{sign}{size}{name}.{value}{of}{many}")
-    return " ".join(said)
 
 
 def heads(sample: Sample | None, read: Mapping[str, Measurement]) -> tuple[Heads, ...]:

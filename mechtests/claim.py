@@ -52,7 +52,8 @@ class Claim:
         needs: What is measured, by the name the test reads it under.
         where_applicable: Those of them whose series may lack checkpoints: where a measurement does
             not apply (no operator of arithmetic is gated, ...) it is left out of the series, which
-            names it. Without, one such checkpoint makes the whole series not applicable.
+            names it. Without, one such checkpoint makes the whole series not applicable. Of a claim
+            over one cell: those it can do without (``measured.lacks``).
         controls: Where the claim must not hold, in words.
         family: Which verdicts are corrected together; the id unless said.
         exceptions: Model name pattern -> the paper's own reason to expect a refutation.

@@ -167,6 +167,10 @@ def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
     ] = None,
     profile: Annotated[str, typer.Option(help="quick, standard or full")] = "quick",
     seed: Annotated[int, typer.Option(help="the root of every random draw")] = 0,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=FILE", help="your own prompts, as for --mech-prompts"),
+    ] = None,
     cache: Annotated[str | None, typer.Option(help="where measurements are stored")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="never ask the network")] = False,
 ) -> None:
@@ -187,6 +191,7 @@ def explain(  # noqa: PLR0913, PLR0917  (a command's options are its arguments)
             baseline=baseline,
             profile=profile,
             seed=seed,
+            prompts=prompts or (),
             store=cache,
             offline=offline,
         )

@@ -301,6 +301,7 @@ def command(case: Case, settings: Settings, models: Sequence[Model]) -> str:
     for option, default in (("profile", "quick"), ("seed", 0), ("dtype", "float32")):
         if (value := getattr(settings, option)) != default:
             words.append(f"--mech-{option}={value}")
+    words += [f"--mech-prompts={task}={path}" for task, path in settings.prompts.items()]
     return shlex.join(words)
 
 

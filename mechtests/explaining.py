@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechtests import against, behind, direct, earlier, judging, plan
+from mechtests import against, behind, direct, earlier, given, judging, plan
 from mechtests.case import Case
 from mechtests.earlier import Earlier
 from mechtests.errors import MechtestsError
@@ -61,6 +61,7 @@ def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
     baseline: Any = None,
     profile: str = "quick",
     seed: int = 0,
+    prompts: Sequence[str] = (),
     store: Store | str | Path | None = None,
     offline: bool = False,
 ) -> Explanation:
@@ -78,6 +79,7 @@ def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
             by what is still stored of it.
         profile: ``quick``, ``standard`` or ``full``.
         seed: The root of every random draw.
+        prompts: Your own prompts, each ``TASK=FILE`` as for ``--mech-prompts``.
         store: Where measurements are; the user's cache unless said, of an object memory.
         offline: Whether the network may not be asked.
 
@@ -86,10 +88,11 @@ def explain(  # noqa: PLR0913  (which verdict, and the settings it is known by)
     """
     direct.check_profile(profile)
     found, test = direct.one_claim(claim, task)
-    given = list(model) if isinstance(model, list | tuple) else [model]
-    models = direct.models_of(given, tokenizer, checkpoint, offline=offline)
+    named = list(model) if isinstance(model, list | tuple) else [model]
+    models = direct.models_of(named, tokenizer, checkpoint, offline=offline)
     kept = store_of(models, store)
-    settings = Settings(profile=profile, seed=seed, **direct.precision(models))
+    own = given.settings([given.file(each, offline=offline) for each in prompts])
+    settings = Settings(profile=profile, seed=seed, **own, **direct.precision(models))
     case = direct.one_case(found, models)
     before = _earlier(baseline, case, kept)  # refused before anything is measured
     judged = judge_watched(case, test, settings, kept, models, offline=offline)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mechtests import tasks
 from mechtests.errors import UsageError
@@ -47,6 +48,15 @@ def identity(task: str, path: str) -> str:
 def counts(files: Sequence[tuple[str, str]]) -> dict[str, int]:
     """How many prompts the files have, where that does not depend on the tokenizer."""
     return {task: csv_prompts.count(path) for task, path in files if _reader(task) is None}
+
+
+def settings(files: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What ``Settings`` are told of the files, each with its task."""
+    return {
+        "prompts": dict(files),
+        "prompt_digests": {task: identity(task, path) for task, path in files},
+        "prompt_counts": counts(files),
+    }
 
 
 def _reader(task: str) -> Reader | None:

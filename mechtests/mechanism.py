@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mechtests import answering, behind, explaining
+from mechtests import answering, explaining, watching
 from mechtests.case import Case
 from mechtests.errors import MeasurementError, NotApplicable, UsageError
 from mechtests.explaining import Judgement
@@ -132,7 +132,7 @@ def of(case: Case, test: Test, opened: Opened, *, offline: bool = False) -> Mech
         opened=opened,
         judged=judged,
         claimed=Claimed(
-            number=behind.spoken(sample),
+            number=watching.spoken(sample),
             unit=sample.unit,
             margin=float(part.margin or 0.0),
             relation=part.relation,

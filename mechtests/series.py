@@ -260,7 +260,7 @@ class Curve:
             return Mean(float(weights @ self.means), 0.0, unit=self.unit)
         first = self.points[0]
         if isinstance(first, Sample):
-            return replace(first, values=weights @ self.values)
+            return Sample(weights @ self.values, first.cluster, first.unit)
         used = [(float(w), p) for w, p in zip(weights, self.points, strict=True) if w != 0.0]
         return combination(*used) if used else Mean(0.0, 0.0)
 

@@ -116,9 +116,7 @@ class Session:
             seed=option.mech_seed,
             dtype=option.mech_dtype,
             device=option.mech_device,
-            prompts=dict(files),
-            prompt_digests={task: given.identity(task, path) for task, path in files},
-            prompt_counts=given.counts(files),
+            **given.settings(files),
         )
 
     def cases(self, declaration: Declaration) -> list[Case]:
@@ -357,6 +355,7 @@ class Judge:
         settings, option = self._session.settings, self._session.config.option
         words += [f"--profile={settings.profile}"] if settings.profile != "quick" else []
         words += [f"--seed={settings.seed}"] if settings.seed else []
+        words += [f"--prompts={task}={path}" for task, path in settings.prompts.items()]
         words += [f"--cache={option.mech_cache}"] if option.mech_cache else []
         words += [f"--baseline={against}"] if against else []
         return explanation.short(self.case.claim, verdict, shlex.join(words))

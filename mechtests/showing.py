@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechtests.errors import NotApplicable
-from mechtests.measurement import Half, Head, Measurement, Sample, named
+from mechtests.measurement import Half, Head, Measurement, named
 from mechtests.onsets import Onset
 from mechtests.series import Curve
 
@@ -59,41 +59,6 @@ def shown(
             "bracket": [onset.low, onset.high if onset.by else None],
         }
     return tree
-
-
-def prompts_shown(
-    what: str, sample: Sample, of: Measurement, half: Half = "evaluation", worst: int = 5
-) -> Json:
-    """A verdict's ``shown["prompts"]``: the lowest values of what it is the mean of.
-
-    For a value that is no single array of a measurement, such as a difference of two; reports
-    find the others by themselves (``reporting.evidence``).
-
-    Args:
-        what: What the values are.
-        sample: The values, one a prompt of the half.
-        of: A measurement of the same prompts.
-        half: The half that decides.
-        worst: How many prompts.
-    """
-    rows = of.of(half).nonzero()[0].tolist()
-    order = sorted(range(len(rows)), key=lambda place: float(sample.values[place]))[:worst]
-    return {
-        "what": what,
-        "unit": sample.unit,
-        "digest": of.facts.get("prompts", ""),
-        "of": len(rows),
-        "columns": [what],
-        "rows": [
-            {
-                "prompt": rows[place],
-                "cluster": int(sample.cluster[place]),
-                "values": [float(sample.values[place])],
-            }
-            for place in order
-        ],
-        "values": [float(f"{value:.3g}") for value in sample.values.tolist()[:400]],
-    }
 
 
 def heads_shown(

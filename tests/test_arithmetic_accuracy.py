@@ -26,6 +26,7 @@ from mechtests.checkpoints import Series
 from mechtests.claim import Claim
 from mechtests.measurement import Measurement, Sample
 from mechtests.metrics.metric import Metric, Value
+from mechtests.reporting import samples
 from mechtests.rules import GateState
 from mechtests.series import Moment
 from mechtests.settings import Settings
@@ -178,6 +179,21 @@ def test_the_pooled_p_is_the_dual_of_its_interval(
     assert low <= found.estimate <= high  # type: ignore[operator]
     expected = np.mean([(count / 40 - floor) / (1 - floor) for count in counts])
     assert found.estimate == pytest.approx(expected)
+
+
+def test_what_is_pooled_keeps_a_number_for_each_problem_whose_mean_is_the_mean_score() -> None:
+    parts = [made(13, 40, 0.1), made(30, 40, 0.3), made(2, 20)]
+    apart = [
+        replace(part, correct=replace(part.correct, cluster=part.correct.cluster + 100 * at))
+        for at, part in enumerate(parts)
+    ]
+    found = accuracy.pooled(apart, 0.2, what="x")
+    score = ((13 / 40 - 0.1) / 0.9 + (30 / 40 - 0.3) / 0.7 + 2 / 20) / 3
+    assert found.estimate == pytest.approx(score)
+    kept = {tuple(tree["at"]): samples.decoded(tree) for tree in samples.kept(found)}
+    assert kept.keys() == {(), (0,), (1,), (2,)}
+    assert kept[()].mean == pytest.approx(score, rel=1e-6)
+    assert len(kept[()]) == 100
 
 
 def test_one_operator_pooled_alone_has_its_own_interval() -> None:

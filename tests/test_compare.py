@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_without_the_values_there_is_the_difference_of_estimates_and_no_test(tmp
     assert shift.interval is None
     assert shift.p is None
     assert shift.q is None
-    assert "kept on side A" in shift.why
+    assert shift.why == "no per-prompt values are kept on side A"
 
 
 def test_a_model_compared_with_itself_does_not_differ_and_flips_nothing(tmp_path):
@@ -159,6 +160,23 @@ def test_parts_of_a_conjunction_are_compared_part_by_part(tmp_path):
     found = between(run_of(tmp_path, record_of(both(0))), run_of(tmp_path, record_of(both(7))))
     assert len(found.shifts) == 2
     assert {shift.how for shift in found.shifts} == {How.PAIRED}
+
+
+def test_what_has_no_value_for_each_prompt_is_said_to_have_none_and_what_has_no_estimate_too(
+    tmp_path,
+):
+    furthest = [replace(above(sample(seed)), sample=None) for seed in (0, 1)]
+    runs = [
+        run_of(tmp_path, record_of(each), record_of(above(sample(0)), id="paper.other"),
+               record_of(Verdict(Outcome.HOLDS, "after step4"), id="paper.onset"))
+        for each in furthest
+    ]  # fmt: skip
+    found = between(*runs)
+    shift = next(each for each in found.shifts if each.how is How.ESTIMATES)
+    assert shift.why.startswith("the estimate is of all prompts together")
+    text = " ".join(differences.render(found).split())
+    assert "3 verdicts compared" in text
+    assert "1 of them have no estimate on both sides to subtract, such as a bracket" in text
 
 
 def test_values_in_other_units_are_not_subtracted(tmp_path):

@@ -204,11 +204,30 @@ def test_a_claim_over_training_is_explained_without_prompts(store: Store) -> Non
     assert found.verdict.sentence.split()[0] in str(found)
 
 
-def test_watching_changes_no_verdict(store: Store) -> None:
-    for claim in CLAIMS:
-        watched = explained(claim, store).verdict
-        plain = mechtests.judge("sprout-1m", claims=claim, store=store, offline=True)[claim]
-        assert watched == plain
+def test_watching_changes_no_verdict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(claim: str) -> Any:
+        return mechtests.judge("sprout-1m", claims=claim, store=store, offline=True)[claim]
+
+    watched = {claim: judged(claim) for claim in CLAIMS}
+    assert all(explained(claim, store).verdict == watched[claim] for claim in CLAIMS)
+    monkeypatch.setattr("mechtests.measured.Measured.watched", lambda self: self)
+    assert {claim: judged(claim) for claim in CLAIMS} == watched
+
+
+def test_a_users_own_prompts_are_explained_and_named_in_what_to_try(
+    store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.csv"
+    names = [("John", "Mary"), ("Mary", "John"), ("Paul", "Anna"), ("Anna", "Paul")] * 8
+    story = "Then, {} and {} went to the store. {} gave a ring to"
+    rows = [f'"{story.format(io, s, s)}","{story.format(io, s, io)}", {io}, {s}' for io, s in names]
+    file.write_text("\n".join(["clean,corrupted,answer,wrong", *rows, ""]))
+    own = f"ioi={file}"
+    found = explained(COPYING, store, prompts=[own])
+    assert f"--mech-prompts={own}" in str(found)
+    assert "--mech-prompts" not in str(explained(COPYING, store))
+    with pytest.raises(UsageError, match="with a file that exists"):
+        explained(COPYING, store, prompts=["ioi=nowhere.csv"])
 
 
 def test_a_claim_over_several_tasks_needs_one(store: Store) -> None:

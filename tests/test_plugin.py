@@ -419,7 +419,9 @@ def test_a_users_own_prompts_are_judged_and_marked(cold, model, tmp_path):
         rows.append(f'"{story.format(s)}","{story.format(io)}", {io}, {s}')
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
-    run(cold, f"--model={model}", f"--mech-prompts=ioi={path}", "-k", "refuted or inconclusive")
+    own = f"--mech-prompts=ioi={path}"
+    result = run(cold, f"--model={model}", own, "-k", "refuted or inconclusive")
+    assert f"--prompts=ioi={path}" in re.sub(r"\n\s*", "", result.text)
     found = records(cold)["mine.refuted"]
     assert found["overridden"] is True
     assert found["prompts"] < 60

@@ -185,7 +185,25 @@ def pooled(parts: Sequence[Accuracy], margin: float, *, what: str) -> Verdict:
         p_refuted=p_refuted,
         needed=needed,
         parts=tuple(part.above(part.level(margin)) for part in parts),
+        sample=_of_all(parts),
     )
+
+
+def _of_all(parts: Sequence[Accuracy]) -> Sample:
+    """One number a problem, of all operators, whose mean is the mean score.
+
+    Right or wrong over the floor, in units of what is left above it; the problems of an operator
+    of which there are few weigh more, so that operators weigh the same.
+    """
+    every = sum(len(part.correct) for part in parts)
+    values = [
+        (part.correct.values - part.floors.best)
+        / (1 - part.floors.best)
+        * (every / (len(parts) * len(part.correct)))
+        for part in parts
+    ]
+    clusters = np.concatenate([part.correct.cluster for part in parts])
+    return Sample(np.concatenate(values), clusters, "share of what is left above the floor")
 
 
 def _ends(parts: Sequence[Accuracy], estimate: float, tail: float) -> tuple[float, float]:

@@ -122,6 +122,12 @@ def _coverage(page: Page, found: Comparison, whole: bool) -> None:
         head="Coverage",
         style="bold",
     )
+    if bare := len(found.pairs) - len({id(shift.pair) for shift in found.shifts}):
+        page.say(
+            f"{bare} of them have no estimate on both sides to subtract, such as a bracket of "
+            "checkpoints, a count, or what does not apply: their verdicts alone are compared",
+            at=2,
+        )
     for pair in found.versions:
         versions = f"version {pair.a.version} in A, {pair.b.version} in B: not compared"
         page.say(f"{pair.name}: {versions}", at=2, then=4)

@@ -16,6 +16,7 @@ from mechtests.reporting.explanation import (
     tipping,
 )
 from mechtests.reporting.page import LABEL, Page
+from mechtests.reporting.papers import place_in
 from mechtests.verdict import Outcome, Verdict
 
 
@@ -38,7 +39,7 @@ def _claimed(page: Page, explanation: Explanation) -> None:
     claim, word = explanation.claim, wording.WORDS[explanation.verdict.outcome]
     task = f" ({claim.task})" if claim.task else ""
     page.say(f"  {explanation.cell}: {word.word}", head=f"{claim.id}{task}", style="bold")
-    section = f" [{claim.paper}, {claim.section}]" if claim.section else ""
+    section = f" [{claim.paper}, {place_in(claim.section)}]" if claim.section else ""
     page.label("claimed", f"{claim.says}{section}")
     page.label("rule", f"{claim.rule} (version {claim.version})")
     page.say("")

@@ -3,8 +3,8 @@
 An effect is the estimate that decides a verdict, and its shift is B - A. Where both sides kept
 the per-prompt values and saw the same prompts, the shift is paired prompt by prompt: a t interval
 over the cluster means of the differences. Where the prompts differ (another tokenizer, seed or
-profile), it is that of two independent means (Welch). Where a side kept no values, there is
-nothing but the two estimates.
+profile), it is that of two independent means (Welch). Where a side kept no values, or the estimate
+is of all prompts together, there is nothing but the two estimates.
 """
 
 from __future__ import annotations
@@ -104,10 +104,22 @@ def shifts(pair: Pair) -> Iterable[Shift]:
         )
         samples = pair.a.samples.get(at), pair.b.samples.get(at)
         if samples[0] is None or samples[1] is None:
-            side = "A" if samples[0] is None else "B"
-            yield replace(plainly, why=f"no per-prompt values of it are kept on side {side}")
+            yield replace(plainly, why=_lacking(pair, samples))
         else:
             yield _tested(plainly, samples[0], samples[1])
+
+
+def _lacking(pair: Pair, samples: tuple[Sample | None, Sample | None]) -> str:
+    """Why there are no values of each prompt to pair."""
+    sides = (("A", pair.a), ("B", pair.b))
+    lacking = [side for side, each in zip(sides, samples, strict=True) if each is None]
+    bare = [name for name, judged in lacking if not judged.kept]
+    if bare:
+        return f"no per-prompt values are kept on side {' and '.join(bare)}"
+    return (
+        "the estimate is of all prompts together (a jackknife, or the furthest of several "
+        "checkpoints), and has no value for each"
+    )
 
 
 def _tested(shift: Shift, a: Sample, b: Sample) -> Shift:

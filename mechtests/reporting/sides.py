@@ -42,6 +42,7 @@ class Judged:
         prompts: The digests of the prompts, by the name of the measurement; empty where they
             are not known.
         samples: The per-prompt values behind its estimates; empty where they were not kept.
+        kept: Whether its run kept such values of any verdict.
     """
 
     place: Place
@@ -51,6 +52,7 @@ class Judged:
     verdict: Verdict
     prompts: Mapping[str, str] = field(default_factory=dict)
     samples: Mapping[At, Sample] = field(default_factory=dict)
+    kept: bool = False
 
     @property
     def checkpoint(self) -> str:
@@ -58,8 +60,8 @@ class Judged:
         return self.place.cell.removeprefix(self.model).removeprefix(":")
 
     @classmethod
-    def of_record(cls, record: Record, kept: Mapping[At, Sample]) -> Judged:
-        """A record of a run."""
+    def of_record(cls, record: Record, kept: Mapping[Place, Mapping[At, Sample]]) -> Judged:
+        """A record of a run, with what the run kept of all."""
         digests = {
             name: str(facts["prompts"])
             for name, facts in record.facts.items()
@@ -72,7 +74,8 @@ class Judged:
             record.cell.model,
             record.verdict,
             digests,
-            kept,
+            kept.get(Place.of(record), {}),
+            bool(kept),
         )
 
     @classmethod
@@ -161,9 +164,7 @@ def of_run(run: Path) -> Side:
 
 def _of_records(title: str, found: Iterable[Record], run: Path | None) -> Side:
     kept = {} if run is None else samples.read(run)
-    judged = {
-        Place.of(each): Judged.of_record(each, kept.get(Place.of(each), {})) for each in found
-    }
+    judged = {Place.of(each): Judged.of_record(each, kept) for each in found}
     known = run is not None and (run / records.HEADER).is_file()
     settings = Settings.of(records.header(run)) if run is not None and known else None
     return Side(title, title, settings, judged)
