@@ -522,6 +522,7 @@ def _knockouts(draw: Draw, task: Task) -> dict[str, Any]:
         "heuristic": heuristic.astype(float),
         "control": np.stack(control, -1).astype(float),
         "short": np.zeros((COUNT, PROMPTS)),
+        "done": np.ones((COUNT, PROMPTS)),
         **_pairs(),
     }
 

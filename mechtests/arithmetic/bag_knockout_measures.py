@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mechtests.arithmetic.bag_measures import SERIES, answers_here, bags_here, important_of
 from mechtests.arithmetic.chosen import EVALUATION
@@ -25,18 +26,24 @@ def _knockouts(batch: Batch) -> Mapping[str, Any]:
 
     network, found = batch.network, batch.inputs["found"]
     problems, named = problems_of(batch), [decoded(row) for row in found["heuristics"]]
-    parts, done = [], []
+    parts, planned = [], []
     for operator in (int(op) for op in found["operators"]):
         pairs = pairs_of(batch, operator)["evaluation"]
         mine, important = problems.select(pairs.prompts), important_of(found, operator)
         holds = associated(named, mine.first, mine.second, mine.result)
         draw, draws = batch.generator(f"controls of {NAMES[operator]}"), min(DRAWS, batch.draws)
-        plan = guided_sets(important, holds, draw, ks=(K,), draws=draws)
-        each = knockouts.guided(network, mine, important, plan)
-        short = (each.pool < K).any(1)
-        done.append((each.heuristic_right[0], each.control_right[:, 0].T, short))
+        planned.append((mine, important, guided_sets(important, holds, draw, ks=(K,), draws=draws)))
         parts.append((operator, 1, pairs))
-    names = ("heuristic", "control", "short")
+    short: list[NDArray[np.bool_]] = [(plan.pool < K).any(1) for *_, plan in planned]
+    enough = not all(each.all() for each in short)
+    done = []
+    for (mine, important, plan), few in zip(planned, short, strict=True):
+        right = np.zeros(len(few)), np.zeros((len(few), len(CONTROLS)))
+        if enough:
+            each = knockouts.guided(network, mine, important, plan)
+            right = each.heuristic_right[0], each.control_right[:, 0].T
+        done.append((*right, few, np.full(len(few), enough)))
+    names = ("heuristic", "control", "short", "done")
     joined = (np.concatenate(each).astype(np.float32) for each in zip(*done, strict=True))
     return {**dict(zip(names, joined, strict=True)), **facts_of(parts)}
 
@@ -49,6 +56,7 @@ bag_knockouts = Metric(
         "heuristic": Value(("pair",), "right or wrong"),
         "control": Value(("pair", "control"), "share of draws"),
         "short": Value(("pair",), "yes or no"),
+        "done": Value(("pair",), "yes or no"),
         **FACTS,
     },
     inputs=("answers", "found"),
@@ -60,7 +68,9 @@ bag_knockouts = Metric(
 )
 """Whether problems are still right without 10 neurons a layer of their heuristics, and of others.
 
-As ``knockout_measures.guided`` with the deciding number of neurons alone.
+As ``knockout_measures.guided`` with the deciding number of neurons alone. Where every prompt of
+every operator is ``short`` of them in some layer, which leaves the claim undecided whatever they
+do, nothing is knocked out: ``done`` says so, and the other values are 0.
 """
 
 

@@ -18,7 +18,7 @@ from mechtests.arithmetic.bag_knockout_measures import K
 from mechtests.arithmetic.pools import CONTROLS
 from mechtests.measurement import Measurement
 from mechtests.rules import every
-from mechtests.verdict import Verdict, not_applicable
+from mechtests.verdict import Outcome, Verdict, not_applicable
 
 MARGIN, SHORT = 0.10, 0.2
 FEWEST = 3
@@ -62,9 +62,13 @@ def beats_random(found: Measurement, operators: Sequence[int], at: str) -> Verdi
         operators: The operators that are pooled.
         at: The checkpoint's label.
     """
-    verdict = beats(found, operators, found["heuristic"], found["control"], f"at {at}")
     mine = reading.rows(found, operators, "evaluation")
-    return unless_short(verdict, float(found["short"][mine].mean()), K)
+    short = float(found["short"][mine].mean())
+    if not found["done"].all():
+        why = f"at {at}: {_few(short, K)}, so that none were knocked out"
+        return Verdict(Outcome.INCONCLUSIVE, why, p=1.0, p_refuted=1.0)
+    verdict = beats(found, operators, found["heuristic"], found["control"], f"at {at}")
+    return unless_short(verdict, short, K)
 
 
 def unless_short(verdict: Verdict, short: float, k: int) -> Verdict:
@@ -77,8 +81,11 @@ def unless_short(verdict: Verdict, short: float, k: int) -> Verdict:
     """
     if short <= SHORT:
         return verdict
-    why = f"{short:.0%} of the prompts have fewer than {k} such neurons in some layer"
-    return replace(reading.undecided(verdict, why), p=1.0, p_refuted=1.0)
+    return replace(reading.undecided(verdict, _few(short, k)), p=1.0, p_refuted=1.0)
+
+
+def _few(short: float, k: int) -> str:
+    return f"{short:.0%} of the prompts have fewer than {k} such neurons in some layer"
 
 
 def works_throughout(
