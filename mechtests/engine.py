@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Json = Any
 BUDGET_SHARE = 0.2  # of the fp32 weights: activations kept for a later stage, or of one batch
 Made = dict[tuple[str, str, str], Prompts]
-"""Prompts by source, digest of its tokenizer and task: alike at all checkpoints of a series."""
+"""Prompts by source, digest of its tokenizer and run: alike at all checkpoints of a series."""
 COMPUTES = ("torch", "transformers", "transformer-lens", "numpy")
 
 
@@ -325,7 +325,7 @@ class _Session:
 
     def _tape(self, step: Step) -> Tape:
         if step.run not in self.tapes:
-            prompts = self._prompts(step.need.task)
+            prompts = self._prompts(step)
             mine = [other for other in self.cell_plan.steps if other.run == step.run]
             self._verify("prompts", prompts.digest, mine)
             self.store.put_texts(prompts.digest, prompts.texts)
@@ -334,12 +334,12 @@ class _Session:
             self.tapes[step.run] = Tape(self.network, prompts, budget=max(budget, 2**26))
         return self.tapes[step.run]
 
-    def _prompts(self, task: Task) -> Prompts:
-        """The prompts of a task, made once for all cells whose tokenizer is alike."""
+    def _prompts(self, step: Step) -> Prompts:
+        """The prompts of a run, made once for all cells whose tokenizer is alike."""
         alike = getattr(self.tokenizer, "digest", self.cell.id)
-        key = self.cell.source.name, alike, task.name
+        key = self.cell.source.name, alike, step.run
         if key not in self.made:
-            self.made[key] = prompts_of(task, self.tokenizer, self.settings)
+            self.made[key] = prompts_of(step.need.task, self.tokenizer, self.settings)
         return self.made[key]
 
     def _compare_versions(self) -> None:

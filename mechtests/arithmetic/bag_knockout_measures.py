@@ -34,11 +34,14 @@ def _knockouts(batch: Batch) -> Mapping[str, Any]:
         draw, draws = batch.generator(f"controls of {NAMES[operator]}"), min(DRAWS, batch.draws)
         planned.append((mine, important, guided_sets(important, holds, draw, ks=(K,), draws=draws)))
         parts.append((operator, 1, pairs))
-    short: list[NDArray[np.bool_]] = [(plan.pool < K).any(1) for *_, plan in planned]
+    short = [np.any(plan.pool < K, axis=1) for *_, plan in planned]
     enough = not all(each.all() for each in short)
     done = []
     for (mine, important, plan), few in zip(planned, short, strict=True):
-        right = np.zeros(len(few)), np.zeros((len(few), len(CONTROLS)))
+        right: tuple[NDArray[Any], ...] = (
+            np.zeros(len(few)),
+            np.zeros((len(few), len(CONTROLS))),
+        )
         if enough:
             each = knockouts.guided(network, mine, important, plan)
             right = each.heuristic_right[0], each.control_right[:, 0].T
