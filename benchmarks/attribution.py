@@ -120,7 +120,7 @@ def main() -> None:
         "--budget",
         type=int,
         nargs="+",
-        default=[BUDGET // 2**20, 1024],
+        default=[BUDGET // 2**20, 700],
         help="MB for attribution to work with",
     )
     parser.add_argument("--row", choices=("shared", "whole"), help=argparse.SUPPRESS)
