@@ -262,15 +262,22 @@ class Opened:
 
 
 def _known_need(name: str, task: str | None) -> Need:
-    """The measurement of this name that the first shipped claim reads in the cell itself."""
+    """The measurement of this name that the first shipped claim reads in the cell itself.
+
+    One on the task itself goes before one on more of its prompts.
+    """
     from mechtests import shipped
 
     known: dict[tuple[str, str], Need] = {}
+    own: set[tuple[str, str]] = set()
     for claim in shipped.claims():
         wanted = [*claim.needs.values(), *([] if claim.gate is None else [claim.gate.need])]
         for each in (need for top in wanted for need in top.everything()):
-            if each.cell == "here":
-                known.setdefault((each.metric.name, each.task.name), each)
+            key = each.metric.name, each.task.name
+            if each.cell == "here" and key not in own:
+                itself = each.task == task_of(each.task.name)
+                known[key] = each if itself else known.get(key, each)
+                own |= {key} if itself else set()
     for (metric, on), need in known.items():
         if metric == name and task in (None, on):
             return need

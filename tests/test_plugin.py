@@ -420,7 +420,8 @@ def test_a_users_own_prompts_are_judged_and_marked(cold, model, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(rows) + "\n")
     own = f"--mech-prompts=ioi={path}"
-    result = run(cold, f"--model={model}", own, "-k", "refuted or inconclusive")
+    loud = "--mech-fail-on=inconclusive"
+    result = run(cold, f"--model={model}", own, loud, "-k", "refuted or inconclusive")
     assert f"--prompts=ioi={path}" in re.sub(r"\n\s*", "", result.text)
     found = records(cold)["mine.refuted"]
     assert found["overridden"] is True
