@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mechtests.ahead import Ahead
 from mechtests.case import trained
@@ -15,7 +15,7 @@ from mechtests.measurement import Measurement
 from mechtests.metrics.metric import Need, digest
 from mechtests.plan import CellPlan, Plan, Step, in_stages
 from mechtests.reporting import records
-from mechtests.reporting.progress import Ledger
+from mechtests.reporting.progress import Ledger, Meter, Silent
 from mechtests.results import Results, needs_wanted
 from mechtests.seeds import generator, seed_of
 from mechtests.settings import Settings
@@ -33,35 +33,6 @@ BUDGET_SHARE = 0.2  # of the fp32 weights: activations kept for a later stage, o
 Made = dict[tuple[str, str, str], Prompts]
 """Prompts by source, digest of its tokenizer and run: alike at all checkpoints of a series."""
 COMPUTES = ("torch", "transformers", "transformer-lens", "numpy")
-
-
-class Meter(Protocol):
-    """What is told of the progress (see ``reporting.progress``)."""
-
-    def describe(self, text: str) -> None:
-        """Say what is going on."""
-        ...
-
-    def advance(self, amount: float) -> None:
-        """Count floating point operations that are done."""
-        ...
-
-    def without(self, amount: float) -> None:
-        """Count those that turned out not to be made."""
-        ...
-
-
-class Silent:
-    """A meter nobody reads."""
-
-    def describe(self, text: str) -> None:
-        """Say nothing."""
-
-    def advance(self, amount: float) -> None:
-        """Count nothing."""
-
-    def without(self, amount: float) -> None:
-        """Count nothing."""
 
 
 def run(

@@ -268,16 +268,16 @@ def _known_need(name: str, task: str | None) -> Need:
     """
     from mechtests import shipped
 
+    every = [
+        need
+        for claim in shipped.claims()
+        for top in [*claim.needs.values(), *([] if claim.gate is None else [claim.gate.need])]
+        for need in top.everything()
+        if need.cell == "here"
+    ]
     known: dict[tuple[str, str], Need] = {}
-    own: set[tuple[str, str]] = set()
-    for claim in shipped.claims():
-        wanted = [*claim.needs.values(), *([] if claim.gate is None else [claim.gate.need])]
-        for each in (need for top in wanted for need in top.everything()):
-            key = each.metric.name, each.task.name
-            if each.cell == "here" and key not in own:
-                itself = each.task == task_of(each.task.name)
-                known[key] = each if itself else known.get(key, each)
-                own |= {key} if itself else set()
+    for need in sorted(every, key=lambda need: need.task != task_of(need.task.name)):
+        known.setdefault((need.metric.name, need.task.name), need)
     for (metric, on), need in known.items():
         if metric == name and task in (None, on):
             return need

@@ -41,8 +41,8 @@ class Results:
     cell_errors: dict[str, str] = field(default_factory=dict)
     loads: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    gates: dict[tuple[str, int], bool] = field(default_factory=dict, repr=False)
-    """Whether a measured gate is shut, by its key and the gate's id: it stays so."""
+    gates: dict[tuple[str, int], tuple[Gate, bool]] = field(default_factory=dict, repr=False)
+    """Whether a measured gate is shut, by its key and the gate's id, for which the gate is kept."""
 
     def key(self, need: Need, cell: Cell) -> str:
         """The store's key of a need of a test in a cell."""
@@ -103,8 +103,8 @@ def gate_shut(case: Case, cell: Cell, results: Results) -> bool:
         return False
     key = results.key(gate.need, cell), id(gate)
     if key not in results.gates:
-        results.gates[key] = _shut(gate, cell, results)
-    return results.gates[key]
+        results.gates[key] = gate, _shut(gate, cell, results)
+    return results.gates[key][1]
 
 
 def _shut(gate: Gate, cell: Cell, results: Results) -> bool:

@@ -17,6 +17,7 @@ from mechtests.tasks.ioi import ioi
 from mechtests.tasks.repeated_tokens import repeated_tokens
 from mechtests.verdict import Outcome
 from tests.fake_source import FakeSource
+from tests.words import Words
 
 COPYING = copying.copy_scores(ioi)
 EFFECTS = effects.direct_effects(ioi)
@@ -46,6 +47,25 @@ def test_a_cell_is_loaded_once_and_all_is_measured_inputs_first(tmp_path):
     assert results.measurement(ABLATION, source.cell)["drop"].shape == (PROMPTS,)
     order = [step.need.metric.name for step in made.steps]
     assert order.index("copying.copy_scores") < order.index("ablation.ablate_heads")
+
+
+def test_a_series_makes_prompts_once_for_each_number_of_them(tmp_path, monkeypatch):
+    plain, made = engine.prompts_of, []
+    monkeypatch.setattr(
+        engine, "prompts_of", lambda task, *how: made.append(1) or plain(task, *how)
+    )
+    monkeypatch.setattr(Words, "digest", "alike at every checkpoint", raising=False)
+    source, more = FakeSource(), behaviour.answers(ioi.behaviour)
+    cells = [source.at(Checkpoint(f"step{step}", step)) for step in (1, 2)]
+    both, store = claim(few=BEHAVIOUR, many=more), Store(tmp_path / "store")
+    cases = [Case(both, cell) for cell in cells]
+    results = engine.run(plan.build(cases, Settings(), store), store)
+    assert len(made) == 2
+    for need in (BEHAVIOUR, more):
+        wanted = plain(need.task, source.tokenizer(), Settings()).digest
+        found = [results.measurement(need, cell).facts for cell in cells]
+        assert [each["prompts"] for each in found] == [wanted, wanted]
+        assert found[0]["weights"] != found[1]["weights"]
 
 
 def test_a_second_run_loads_nothing_and_gives_the_same(tmp_path):

@@ -120,16 +120,33 @@ class Progress:
         self._stream.flush()
 
 
-class Counted(Protocol):
-    """What a ledger tells of its cell: a ``Progress``, or what stands for one."""
+class Meter(Protocol):
+    """What is told of the measuring: a ``Progress``, or what stands for one."""
+
+    def describe(self, text: str) -> None:
+        """Say what is going on."""
+        ...
 
     def advance(self, amount: float) -> None:
         """Count floating point operations that are done."""
         ...
 
     def without(self, amount: float) -> None:
-        """Count those that are not to come any more."""
+        """Count those that turned out not to be made."""
         ...
+
+
+class Silent:
+    """A meter nobody reads."""
+
+    def describe(self, text: str) -> None:
+        """Say nothing."""
+
+    def advance(self, amount: float) -> None:
+        """Count nothing."""
+
+    def without(self, amount: float) -> None:
+        """Count nothing."""
 
 
 class Ledger:
@@ -140,7 +157,7 @@ class Ledger:
         meter: What is told.
     """
 
-    def __init__(self, plan: CellPlan, meter: Counted) -> None:
+    def __init__(self, plan: CellPlan, meter: Meter) -> None:
         self._plan, self._meter = plan, meter
         self._open = {step.key: step for step in plan.missing}
         self._left = {step.key: step.flops for step in plan.missing}
