@@ -58,7 +58,7 @@ def find(asked: str, case: Case, store: Store, folder: Path) -> Earlier | None:
         LoadError: A file cannot be read.
     """
     path = Path(asked)
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json":
         return _blessed(baseline.read(path), case, store, folder)
     run = records.there(folder, asked)
     if run is None:

@@ -160,9 +160,13 @@ def _fail_on(given: str) -> list[str]:
 
 
 def _report(given: str) -> str:
-    if Path(given).suffix not in (".html", ".md", ".json", ".jsonl"):
-        raise argparse.ArgumentTypeError(f"writes PATH.html, .md, .json or .jsonl, got {given}")
-    return given
+    from mechtests.errors import UsageError
+    from mechtests.reporting.outputs import check
+
+    try:
+        return check(given)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _shard(given: str) -> str:

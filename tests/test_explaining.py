@@ -158,6 +158,11 @@ def test_the_nearest_checkpoint_that_holds_is_found_in_the_store(tmp_path: Path)
     assert held.against.verdict.outcome is Outcome.HOLDS
 
 
+def test_a_baseline_file_that_is_not_there_is_said_to_be_a_file(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"baseline nope\.json: a file that --mech-bless wrote"):
+        explained(INDUCTION, store, baseline="nope.json")
+
+
 def test_an_inconclusive_verdict_says_what_would_decide(store: Store) -> None:
     found = explained("tigges2024.circuit-faithful", store, task="ioi")
     assert found.verdict.outcome is Outcome.INCONCLUSIVE

@@ -543,7 +543,7 @@ def test_junit_has_the_verdicts(project, model, tmp_path):
 def test_a_report_in_a_format_that_is_not_written_is_refused(project, model):
     result = run(project, f"--model={model}", "--mech-report=report.pdf")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert ".jsonl" in result.text
+    assert ".jsonl or badge.json, got report.pdf" in result.text
 
 
 def test_a_test_that_raises_after_it_judged_is_an_error(project, model):
