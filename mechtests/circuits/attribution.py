@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mechtests.circuits.graph import Graph, Ints
 from mechtests.circuits.interpolation import Method, Path, shares
+from mechtests.circuits.memory import Memory
 from mechtests.circuits.passes import Job, Metric
 from mechtests.circuits.suffixes import first_differences, in_chunks
 from mechtests.errors import UsageError
@@ -32,7 +33,7 @@ from mechtests.models.network import Network
 
 __all__ = ["BUDGET", "Metric", "attribute", "graph_of"]
 
-BUDGET = 512 * 2**20
+BUDGET = 400 * 2**20
 """Bytes to work with unless said."""
 
 
@@ -86,7 +87,8 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     clean, corrupted, last, members = (
         part.to(network.device) for part in (clean, corrupted, last, members)
     )
-    job = Job(network, graph_of(network), clean, corrupted, metric, budget)
+    memory = Memory(network.shape.layers, network.dtype, network.device)
+    job = Job(network, graph_of(network), clean, corrupted, metric, budget, memory)
     points = shares(method, steps, path)
     start = first_differences(clean, corrupted, last)
     start = start if share_prefixes else torch.zeros_like(start)

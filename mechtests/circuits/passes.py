@@ -1,18 +1,22 @@
 """The runs of attribution: some prompts at some points between clean and corrupted, and back.
 
-The gradient goes back block by block, and a block's graph is freed when its readers are scored.
+The gradient goes back block by block, and a block's readers are scored on the way. What the way
+back needs lies in memory that the next prompts take over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mechtests.circuits.back import back
 from mechtests.circuits.contraction import Contraction
 from mechtests.circuits.graph import Graph
+from mechtests.circuits.memory import Memory
 from mechtests.circuits.reading import read_block
 from mechtests.circuits.steps import Before, Passed, Where, Written, pass_block
 from mechtests.circuits.suffixes import Suffixes
@@ -36,6 +40,7 @@ class Job:
     corrupted: Tensor
     metric: Metric
     budget: int
+    memory: Memory
 
     def bytes_of(self, slots: int, positions: int, points: int) -> int:
         """Memory for one prompt with all its points."""
@@ -49,11 +54,14 @@ class Job:
         return 4 * (wide + shape.layers * positions * (heads + shape.width))
 
     def _point_bytes(self, slots: int, positions: int) -> int:
-        """The graph of one prompt at one point, twice: its heap has holes of nearly its size."""
+        """What all blocks keep of one prompt at one point, and what one makes meanwhile."""
         shape = self.network.shape
-        heads = (4 * shape.heads + 2 * shape.key_value_heads) * shape.head_width
-        token = 2 * shape.width + heads + 3 * shape.mlp_width + 2 * shape.heads * positions
-        return 2 * self.network.dtype.itemsize * shape.layers * slots * token
+        inner = shape.mlp_width * (1 if self.network.blocks[0].mlp_gate is None else 2)
+        heads = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
+        posts = 2 * shape.width * (self.network.blocks[0].mlp_post is not None)
+        kept = 2 * shape.width + heads + inner + posts + shape.heads * positions
+        passing = 4 * shape.mlp_width + 8 * (shape.width + shape.heads * shape.head_width)
+        return self.network.dtype.itemsize * slots * (shape.layers * kept + passing)
 
     def add(
         self, suffixes: Suffixes, points: Sequence[float], groups: Tensor, total: Tensor
@@ -96,7 +104,7 @@ class Chunk:
             ]
         if 1.0 not in first:
             self.ends[1.0] = found = []
-            self._pass([1.0], lambda layer, written: found.append(written), graph=False)
+            self._pass([1.0], lambda layer, written: found.append(written), keep=False)
 
     def _before(self, run: Activations | None, layer: int) -> Before:
         shared = self.suffixes.shared
@@ -109,7 +117,7 @@ class Chunk:
         return Before(*(run[site, layer][:, :shared].clone() for site in ("rot_k", "v")))
 
     def _pass(
-        self, points: Sequence[float], wrote: Callable[[int, Written], object], *, graph: bool
+        self, points: Sequence[float], wrote: Callable[[int, Written], object], *, keep: bool
     ) -> tuple[Tensor, list[Passed]]:
         """Run all prompts at some points, rows being prompt by prompt.
 
@@ -122,17 +130,17 @@ class Chunk:
         resid = (self.clean[:, None] + change).flatten(0, 1)
         positions = suffixes.positions.repeat_interleave(len(points), 0)
         seen: dict[int | None, Tensor] = {}
+        memory = self.job.memory if keep else Memory(1, resid.dtype, resid.device)
         ways = []
         for layer, block in enumerate(network.blocks):
             if block.window not in seen:
                 each = suffixes.seen(block.window)
                 seen[block.window] = each.repeat_interleave(len(points), 0)
             where = Where(positions, seen[block.window])
-            with torch.set_grad_enabled(graph):
-                pre = resid.requires_grad_(graph)
-                resid, written, way = pass_block(block, pre, where, self.before[layer])
+            room = partial(memory.room, layer if keep else 0)
+            resid, written, way = pass_block(block, resid, where, self.before[layer], room)
             wrote(layer, written)
-            if way is not None:
+            if keep:
                 ways.append(way)
         return resid, ways
 
@@ -145,7 +153,7 @@ class Chunk:
                 ends = (self._end(share, layer, points, written) for share in (0.0, 1.0))
                 self.differences.add(layer, *ends)
 
-        post, ways = self._pass(points, wrote, graph=True)
+        post, ways = self._pass(points, wrote, keep=True)
         self.ends.clear()
         rows = torch.arange(len(post), device=post.device)
         last = suffixes.last.repeat_interleave(len(points))
@@ -158,9 +166,8 @@ class Chunk:
         gradient[rows, last] = at_end
         for layer in reversed(range(len(ways))):
             way = ways.pop()
-            gradient, reads = way.back(gradient)
-            out = contraction.room(layer)
-            read_block(job.network.blocks[layer], way, reads, prompts, out)
+            gradient, reads = back(way, gradient)
+            read_block(way, reads, prompts, contraction.room(layer))
             contraction.written(layer)
 
     def _end(self, share: float, layer: int, points: Sequence[float], written: Written) -> Written:

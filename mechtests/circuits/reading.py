@@ -13,48 +13,39 @@ once, less one outer product each. This is exact, eps included, for every norm o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from mechtests.circuits.back import Reads
 from mechtests.circuits.steps import Passed
 from mechtests.models.blocks import Block
 from mechtests.models.components import Linear, Norm
 
 
-def read_block(
-    block: Block,
-    passed: Passed,
-    gradients: Sequence[Tensor],
-    prompts: int,
-    out: Tensor,
-) -> None:
+def read_block(passed: Passed, reads: Reads, prompts: int, out: Tensor) -> None:
     """Write the summed gradients at what a block's readers read.
 
     Args:
-        block: The block.
-        passed: What it computed, rows being the alternatives of each prompt.
-        gradients: At what it read, as ``Passed.back`` gives them.
+        passed: What the block computed, rows being the alternatives of each prompt.
+        reads: The gradients at what it read.
         prompts: How many prompts the rows are of.
         out: Shape ``[reader, prompt * slot, width]``; readers are q of all heads, k, v, the MLP.
     """
-    heads = gradients[0].shape[2]
-    inner = passed.pre.detach()
-    scale = block.ln1.scale(inner).to(out.dtype)
-    normalized = _normalized(block.ln1, inner, scale)
+    block, heads = passed.block, reads.q.shape[2]
+    scale = block.ln1.scale(passed.pre).to(out.dtype)
+    normalized = _normalized(block.ln1, passed.pre, scale)
     shrinks = []
     linears = (block.query, block.key, block.value)
     for place, (linear, projected, gradient) in enumerate(
-        zip(linears, passed.projections, gradients[:3], strict=True)
+        zip(linears, passed.projections, reads[:3], strict=True)
     ):
         small = gradient.to(out.dtype) / scale.unsqueeze(-1)
         shrinks.append(_dot(small, projected.to(out.dtype)))
         total = _over_alternatives(small, prompts)
         _project_back(block, linear, total, out[place * heads : (place + 1) * heads])
     _shrink(out[: 3 * heads], torch.cat(shrinks, -1), normalized, prompts)
-    mlp = block.ln2.pullback(passed.mid, gradients[3])
-    torch.sum(mlp.view(prompts, -1, *mlp.shape[1:]), 1, out=out[-1].view(prompts, *mlp.shape[1:]))
+    mlp = reads.mlp.view(prompts, -1, *reads.mlp.shape[1:])
+    torch.sum(mlp, 1, out=out[-1].view(prompts, *mlp.shape[2:]))
 
 
 def _normalized(norm: Norm, x: Tensor, scale: Tensor) -> Tensor:
@@ -98,4 +89,5 @@ def _shrink(out: Tensor, dots: Tensor, normalized: Tensor, prompts: int) -> None
         part.view(prompts, -1, *part.shape[1:]).transpose(1, 2).flatten(0, 1)
         for part in (dots / normalized.shape[-1], normalized)
     ]
-    out -= torch.bmm(by_token[0].transpose(1, 2), by_token[1]).transpose(0, 1)
+    tokens = out.transpose(0, 1)
+    torch.baddbmm(tokens, by_token[0].transpose(1, 2), by_token[1], alpha=-1, out=tokens)

@@ -1,4 +1,4 @@
-"""One block for several alternatives of each prompt's suffix, kept for its gradient.
+"""One block for several alternatives of each prompt's suffix, kept for the way back.
 
 The alternatives of a prompt are consecutive rows. They share what stands before the suffix,
 which is attended to and never changes.
@@ -6,17 +6,19 @@ which is attended to and never changes.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn import functional
 
 from mechtests.models.attention import mix, normalize, scores
 from mechtests.models.blocks import Block
-from mechtests.models.components import Linear, Norm, Rotary
+from mechtests.models.components import Linear, Norm
+
+Room = Callable[[str, Sequence[int]], Tensor]
+"""From a name and a shape to a tensor for it, of whatever was in it."""
 
 
 class Before(NamedTuple):
@@ -53,39 +55,42 @@ class Written(NamedTuple):
     mlp_out: Tensor
 
 
-class Passed(NamedTuple):
-    """What the way back through a block needs, beside the graph itself.
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What the way back through a block needs; the rest is cheap to make again.
 
     Attributes:
-        pre: The residual stream before it, ``[row, slot, width]``, a leaf of its graph.
+        block: The block.
+        where: Where the rows stand.
+        before: What they attended to before the suffix.
+        pre: The residual stream before it, ``[row, slot, width]``.
         projections: q, k and v without any bias, neither the projection's own nor what it makes
             of the norm's, ``[row, slot, head, head_width]``; k and v by key-value head.
+        pattern: Attention's, ``[row, head, slot, position before + slot]``.
         mid: What the MLP's norm reads, ``[row, slot, width]``.
-        reads: Where in the graph are q, k and v of every query head, and the MLP's normed input.
-        post: Where in the graph the residual stream after the block is.
+        inner: What the MLP's inner maps give before the activation, ``[row, slot, mlp_width]``:
+            of neurons alone, or of neurons and of their gates.
+        written: What attention and the MLP write before a post-norm (Gemma), where there is one.
     """
 
+    block: Block
+    where: Where
+    before: Before
     pre: Tensor
     projections: tuple[Tensor, ...]
+    pattern: Tensor
     mid: Tensor
-    reads: tuple[GradientEdge, ...]
-    post: GradientEdge
+    inner: tuple[Tensor, ...]
+    written: tuple[Tensor | None, Tensor | None]
 
-    def back(self, gradient: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """From the gradient at ``post`` those at ``pre`` and at ``reads``; frees the graph.
-
-        Returns:
-            ``[row, slot, width]``; ``[row, slot, head, head_width]`` of q, k and v each, and
-            ``[row, slot, width]`` of the MLP.
-        """
-        sites: tuple[Any, ...] = (self.pre, *self.reads)
-        pre, *reads = torch.autograd.grad((self.post,), sites, (gradient,))
-        return pre, tuple(reads)
+    def attended(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys before any norm and rotary, and values, biases in; shaped as kept."""
+        return _with_biases(self.block, self.projections)
 
 
 def pass_block(
-    block: Block, pre: Tensor, where: Where, before: Before
-) -> tuple[Tensor, Written, Passed | None]:
+    block: Block, pre: Tensor, where: Where, before: Before, room: Room
+) -> tuple[Tensor, Written, Passed]:
     """Run one block; the same computation as ``Network.run``'s.
 
     Args:
@@ -93,62 +98,111 @@ def pass_block(
         pre: The residual stream before it, ``[row, slot, width]``.
         where: Where the rows stand.
         before: What they attend to before the suffix.
+        room: Where to keep what the way back needs.
 
     Returns:
-        The residual stream after it, what was written, both out of the graph, and the way back,
-        or None where ``pre`` needs no gradient.
+        The residual stream after it, what was written, and what the way back needs.
     """
     x = _without_bias(block.ln1)(pre)
-    projections: list[Tensor] = []
-    reads: list[Tensor] = []
-    for linear in (block.query, block.key, block.value):
-        part = functional.linear(x, linear.weight).view(*x.shape[:2], -1, block.head_width)
-        projections.append(part.detach())
-        constant = _constant(block.ln1, linear)
-        part = part if constant is None else part + constant.view(-1, block.head_width)
-        reads.append(part if not reads else _of_every_head(part, reads[0].shape[2]))
-    q, k, v = reads
-    rot_q = q if block.query_norm is None else block.query_norm(q)
-    rot_k = k if block.key_norm is None else block.key_norm(k)
-    if block.rotary is not None:
-        rot_q, rot_k = (turn(block.rotary, part, where.positions) for part in (rot_q, rot_k))
-    z = _attend(block, rot_q, rot_k, v, where.seen, before)
-    attn_out = block.attention_out(z)
-    mid = pre if block.parallel else pre + attn_out
-    mlp_in = block.ln2(mid)
-    mlp_out = block.mlp(mlp_in)
-    post = pre + attn_out + mlp_out if block.parallel else mid + mlp_out
-    way = None
-    if pre.requires_grad:
-        edges = tuple(get_gradient_edge(part) for part in (q, k, v, mlp_in))
-        way = Passed(pre, tuple(projections), mid.detach(), edges, get_gradient_edge(post))
-    return post.detach(), Written(z.detach(), mlp_out.detach()), way
+    projections = tuple(
+        _through(linear._replace(bias=None), x, room, name).view(*x.shape[:2], -1, block.head_width)
+        for name, linear in (("q", block.query), ("k", block.key), ("v", block.value))
+    )
+    q, k, v = _with_biases(block, projections)
+    rot_q = block.rotated_query(q, where.positions)
+    rot_k = block.rotated_key(k, where.positions)
+    products = over_all(rot_q, rot_k, before.keys)
+    pattern = normalize(products, where.seen, block.scale, block.softcap)
+    z = mixed(pattern, v, before.values)
+    attn = attn_out = block.output(z.flatten(2))
+    if block.attention_post is not None:
+        attn_out = block.attention_post(attn)
+    mid = pre if block.parallel else torch.add(pre, attn_out, out=room("mid", pre.shape))
+    inner, neurons = _neurons(block, block.ln2(mid), room)
+    mlp = mlp_out = block.mlp_out(neurons)
+    if block.mlp_post is not None:
+        mlp_out = block.mlp_post(mlp)
+    post = torch.add(mid, mlp_out, out=room("post", pre.shape))
+    post = post.add_(attn_out) if block.parallel else post
+    written = (
+        None if block.attention_post is None else attn,
+        None if block.mlp_post is None else mlp,
+    )
+    passed = Passed(block, where, before, pre, projections, pattern, mid, inner, written)
+    return post, Written(z, mlp_out), passed
 
 
-def turn(rotary: Rotary, x: Tensor, positions: Tensor) -> Tensor:
-    """Rotate ``[row, slot, head, head_width]``; the gradient is turned back in one step."""
-    turned: Tensor = _Turned.apply(x, rotary, positions)  # type: ignore[no-untyped-call]
-    return turned
+def over_all(queries: Tensor, keys: Tensor, before: Tensor) -> Tensor:
+    """Products with what stands before and with each alternative's own slots.
+
+    Args:
+        queries: ``[row, slot, head, head_width]``.
+        keys: Of the slots, ``[row, slot, key_value_head, head_width]``.
+        before: Of the positions before, ``[prompt, position, key_value_head, head_width]``.
+
+    Returns:
+        Shape ``[row, head, slot, position + slot]``.
+    """
+    own, shared = scores(queries, keys), before.shape[1]
+    if not shared:
+        return own
+    row, slot, head, width = queries.shape
+    early = scores(queries.reshape(len(before), -1, head, width), before)
+    early = early.view(len(before), head, -1, slot, shared).transpose(1, 2)
+    return torch.cat((early.reshape(row, head, slot, shared), own), -1)
 
 
-class _Turned(torch.autograd.Function):
-    """A rotation, whose adjoint is the rotation by the opposite angles."""
+def mixed(weights: Tensor, values: Tensor, before: Tensor) -> Tensor:
+    """Sums of what stands before and of each alternative's own slots, weighted.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
-        ctx.rotary, ctx.angles = rotary, rotary.table(positions)
-        return rotary.turned(x, *ctx.angles)
+    Args:
+        weights: ``[row, head, slot, position + slot]``.
+        values: Of the slots, ``[row, slot, key_value_head, head_width]``.
+        before: Of the positions before, ``[prompt, position, key_value_head, head_width]``.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.angles
-        return ctx.rotary.turned(gradients[0], cos, -sin), None, None
+    Returns:
+        Shape ``[row, slot, head, head_width]``.
+    """
+    shared = before.shape[1]
+    if not shared:
+        return mix(weights, values)
+    row, head, slot, _ = weights.shape
+    early = weights[..., :shared].reshape(len(before), -1, head, slot, shared).transpose(1, 2)
+    total = mix(early.reshape(len(before), head, -1, shared), before)
+    return total.reshape(row, slot, head, -1) + mix(weights[..., shared:], values)
 
 
-def _of_every_head(part: Tensor, heads: int) -> Tensor:
-    """Keys or values ``[row, slot, key_value_head, ...]``, a copy a query head."""
-    group = heads // part.shape[2]
-    return part if group == 1 else part.repeat_interleave(group, 2)
+def _neurons(block: Block, x: Tensor, room: Room) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Before and after activation and gate, from the MLP's normed input."""
+    inner = tuple(
+        _through(linear, x, room, name)
+        for name, linear in (("up", block.mlp_in), ("gate", block.mlp_gate))
+        if linear is not None
+    )
+    if len(inner) == 1:
+        return inner, block.activation(inner[0])
+    return inner, block.activation(inner[1]) * inner[0]
+
+
+def _through(linear: Linear, x: Tensor, room: Room, name: str) -> Tensor:
+    """A linear map of ``[row, slot, in]`` into a place for it, ``[row, slot, out]``."""
+    out = room(name, (*x.shape[:2], len(linear.weight)))
+    rows, place = x.flatten(0, 1), out.flatten(0, 1)
+    if linear.bias is None:
+        torch.mm(rows, linear.weight.T, out=place)
+    else:
+        torch.addmm(linear.bias, rows, linear.weight.T, out=place)
+    return out
+
+
+def _with_biases(block: Block, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    linears = (block.query, block.key, block.value)
+    constants = [_constant(block.ln1, linear) for linear in linears]
+    q, k, v = (
+        part if constant is None else part + constant.view(-1, block.head_width)
+        for part, constant in zip(parts, constants, strict=True)
+    )
+    return q, k, v
 
 
 def _without_bias(norm: Norm) -> Norm:
@@ -161,20 +215,3 @@ def _constant(norm: Norm, linear: Linear) -> Tensor | None:
         return linear.bias
     made = linear.weight @ norm.bias
     return made if linear.bias is None else made + linear.bias
-
-
-def _attend(block: Block, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, before: Before) -> Tensor:
-    """Each slot's z, from what stands before and from its own alternative's slots."""
-    row, slot, head, width = q.shape
-    products, shared = scores(q, k), before.keys.shape[1]
-    if not shared:
-        return mix(normalize(products, seen, block.scale, block.softcap), v)
-    prompt = len(before.keys)
-    alternatives = q.reshape(prompt, -1, head, width)
-    early = scores(alternatives, before.keys).view(prompt, head, -1, slot, shared)
-    early = early.transpose(1, 2).reshape(row, head, slot, shared)
-    products = torch.cat((early, products), -1)
-    pattern = normalize(products, seen, block.scale, block.softcap)
-    early = pattern[..., :shared].reshape(prompt, -1, head, slot, shared).transpose(1, 2)
-    mixed = mix(early.reshape(prompt, head, -1, shared), before.values)
-    return mixed.reshape(row, slot, head, width) + mix(pattern[..., shared:], v)

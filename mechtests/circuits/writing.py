@@ -39,15 +39,16 @@ class Differences:
 
     def add(self, layer: int, clean: Written, corrupted: Written) -> None:
         """Fill in a layer from what both runs wrote at the slots, ``[prompt, slot, ...]``."""
-        first = self._graph.head(layer, 0)
+        first, block = self._graph.head(layer, 0), self._network.blocks[layer]
         (z, mlp), (other_z, other_mlp) = clean, corrupted
         into = self.values[first : first + self._graph.heads]
-        if self._network.blocks[layer].attention_post is None:
-            written = self._written(layer, other_z - z)
+        if block.attention_post is None and into.dtype == z.dtype:
+            change = (other_z - z).flatten(0, 1).transpose(0, 1)
+            torch.bmm(change, block.W_O, out=into.flatten(1, 2))
         else:
             written = self._written(layer, other_z) - self._written(layer, z)
-        into.copy_(written.permute(2, 0, 1, 3))
-        self.values[self._graph.mlp(layer)] = other_mlp - mlp
+            into.copy_(written.permute(2, 0, 1, 3))
+        torch.sub(other_mlp, mlp, out=self.values[self._graph.mlp(layer)])
 
     def _written(self, layer: int, z: Tensor) -> Tensor:
         nothing = z.new_empty(0)
