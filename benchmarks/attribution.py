@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mechtests.circuits.attribution import BUDGET, attribute, graph_of
+from mechtests.circuits.attribution import attribute, graph_of
+from mechtests.circuits.memory import LEAST
 from mechtests.models import sources
 from mechtests.models.network import Network
 from mechtests.store import default_folder
@@ -123,7 +124,7 @@ def main() -> None:
         "--budget",
         type=int,
         nargs="+",
-        default=[BUDGET // 2**20, 600],
+        default=[LEAST // 2**20, 600],
         help="MB for attribution to work with",
     )
     parser.add_argument("--row", choices=("shared", "whole"), help=argparse.SUPPRESS)

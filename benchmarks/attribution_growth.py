@@ -1,6 +1,6 @@
 """How attribution grows with tokens and edges, on random weights, beside the counted growth.
 
-    python benchmarks/attribution_growth.py [--shape 1b|360m] [--prompts N] [--budget MB]
+    python benchmarks/attribution_growth.py [--shape 1b|360m] [--prompts N]
 
 Each row is a process of its own with a Llama of random weights: the shape itself, with twice the
 tokens, and with half of the layers. The prompts differ from token 10 on; what is before is run
@@ -72,7 +72,7 @@ def measure(shape: dict[str, int], differing: int, asked: argparse.Namespace) ->
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        attribute(network, clean, corrupted, difference, steps=STEPS, budget=asked.budget * 2**20)
+        attribute(network, clean, corrupted, difference, steps=STEPS)
         seconds.append(time.perf_counter() - start)
     plan = argparse.Namespace(
         prompts=asked.prompts, tokens=SHARED + differing, differ=differing, steps=STEPS
@@ -93,7 +93,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="1b")
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--budget", type=int, default=512, help="MB for attribution to work with")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     shape = SHAPES[asked.shape]

@@ -9,8 +9,7 @@ D the width, d the width of a head:
 
 - runs: 2 P T for the clean run; 4 P S M for the points and their gradients (none of a weight)
 - contraction: 2 E S D; readers: 6 L H S D (d + M)
-- memory: the weights, and what one prompt at a time needs: 4 D bytes for each writer and for the
-  readers of one layer at each of the S positions, and the runs' keys, values and streams
+- memory: the weights, and what one prompt at a time needs (see ``mechtests.circuits.memory``)
 
 A circuit costs at most a run of the S tokens of each prompt. Seconds are the operations at the
 given rate, a limit and no prediction: what was measured is 1.3 to 2 times that.
@@ -23,6 +22,7 @@ import json
 from pathlib import Path
 
 from mechtests.circuits.graph import Graph
+from mechtests.circuits.memory import point_bytes, prompt_bytes
 from mechtests.circuits.search import grid, limit_of
 from mechtests.models.shape import Shape
 
@@ -61,13 +61,11 @@ def operations(shape: Shape, graph: Graph, asked: argparse.Namespace) -> dict[st
     }
 
 
-def memory(shape: Shape, graph: Graph, asked: argparse.Namespace) -> tuple[float, float]:
+def memory(shape: Shape, asked: argparse.Namespace) -> tuple[float, float]:
     """Bytes of the weights, and of what one prompt needs beside them, in fp32."""
-    s, m = asked.differ, asked.steps
-    readers = 3 * shape.heads + 1
-    held = 4.0 * shape.width * s * (graph.writers + 2 * readers)
-    token = 5 * shape.width + 5 * shape.heads * shape.head_width + 3 * shape.mlp_width
-    return 4.0 * shape.parameters, held + 4.0 * s * m * token
+    sizes = asked.differ, asked.tokens
+    beside = prompt_bytes(shape, *sizes) + asked.steps * point_bytes(shape, *sizes)
+    return 4.0 * shape.parameters, beside
 
 
 def describe(name: str, shape: Shape, asked: argparse.Namespace) -> None:
@@ -75,7 +73,7 @@ def describe(name: str, shape: Shape, asked: argparse.Namespace) -> None:
     graph = Graph(shape.layers, shape.heads, shape.parallel, shape.key_value_heads)
     counted = operations(shape, graph, asked)
     total = sum(counted.values())
-    weights, beside = memory(shape, graph, asked)
+    weights, beside = memory(shape, asked)
     sizes = grid(limit_of(graph))
     circuits = 2.0 * asked.prompts * shape.block_parameters * asked.differ * len(sizes)
     rate = asked.rate * 1e9

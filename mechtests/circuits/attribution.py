@@ -17,6 +17,8 @@ mean over a batch, so that scores are divided by the batch's size once more: our
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,17 +26,14 @@ from torch import Tensor
 
 from mechtests.circuits.graph import Graph, Ints
 from mechtests.circuits.interpolation import Method, Path, shares
-from mechtests.circuits.memory import Memory
+from mechtests.circuits.memory import Memory, budget_for
 from mechtests.circuits.passes import Job, Metric
 from mechtests.circuits.suffixes import first_differences, in_chunks
 from mechtests.errors import UsageError
 from mechtests.models import heap
 from mechtests.models.network import Network
 
-__all__ = ["BUDGET", "Metric", "attribute", "graph_of"]
-
-BUDGET = 400 * 2**20
-"""Bytes to work with unless said."""
+__all__ = ["Metric", "attribute", "graph_of"]
 
 
 def graph_of(network: Network) -> Graph:
@@ -54,7 +53,7 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     path: Path = "corrupted",
     last: Tensor | None = None,
     groups: Ints | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
     share_prefixes: bool = True,
 ) -> NDArray[np.float32]:
     """Scores of all edges.
@@ -69,8 +68,9 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
         path: See there.
         last: END of each prompt, ``[prompt]``; the last column unless said.
         groups: Of each prompt, from 0, ``[prompt]``: scores of several sets of prompts at once.
-        budget: Bytes to work with beside the weights; no fewer than one prompt and one point of
-            its path are run at a time, which a small budget may not hold.
+        budget: Bytes to work with beside the weights, those of ``budget_for`` unless said; no
+            fewer than one prompt and one point of its path are run at a time, which a small
+            budget may not hold.
         share_prefixes: Run only what follows the first difference; the scores are the same.
 
     Returns:
@@ -87,6 +87,7 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     clean, corrupted, last, members = (
         part.to(network.device) for part in (clean, corrupted, last, members)
     )
+    budget = budget_for(network.shape) if budget is None else budget
     memory = Memory(network.shape.layers, network.dtype, network.device)
     job = Job(network, graph_of(network), clean, corrupted, metric, budget, memory)
     points = shares(method, steps, path)
@@ -97,11 +98,8 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     shape = (len(count), job.graph.writers, job.graph.readers)
     total = torch.zeros(shape, dtype=wide, device=network.device)
 
-    def fits(slots: int, positions: int) -> int:
-        return job.budget // job.bytes_of(slots, positions, len(points))
-
     with torch.no_grad(), heap.kept():
-        for suffixes in in_chunks(start, last, members, fits):
+        for suffixes in in_chunks(start, last, members, partial(job.fitting, points=len(points))):
             job.add(suffixes, points, members[suffixes.rows], total)
         total /= count[:, None, None] * len(points)
         total *= torch.from_numpy(job.graph.allowed).to(total)

@@ -1,4 +1,4 @@
-"""Memory that one batch of prompts after the other lies in."""
+"""What attribution needs in memory, and memory that one batch after the other lies in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,49 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from mechtests.models.shape import Shape
+
+LEAST, SHARE = 400 * 2**20, 0.2
+"""Bytes to work with unless said: a share of the weights, in fp32, and so many at least."""
+
+
+def budget_for(shape: Shape) -> int:
+    """Bytes for attribution to work with beside the weights, unless said."""
+    return max(LEAST, int(SHARE * 4 * shape.parameters))
+
+
+def prompt_bytes(shape: Shape, slots: int, positions: int) -> int:
+    """What a prompt needs once: differences, a layer's readers, and what its clean run keeps.
+
+    Args:
+        shape: Of the network.
+        slots: Positions from the first at which the variants differ.
+        positions: All of them.
+    """
+    writers, readers = 1 + shape.layers * (shape.heads + 1), 3 * shape.heads + 1
+    heads = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
+    wide = slots * (writers + 2 * readers) * shape.width
+    return 4 * (wide + shape.layers * positions * (heads + shape.width))
+
+
+def point_bytes(shape: Shape, slots: int, positions: int, itemsize: int = 4) -> int:
+    """What a prompt needs at each point of its path, at most.
+
+    All blocks keep q, k, v, the pattern, the MLP's inner maps, and up to four streams; one block
+    makes some more meanwhile.
+
+    Args:
+        shape: Of the network.
+        slots: As in ``prompt_bytes``.
+        positions: As in ``prompt_bytes``.
+        itemsize: Bytes of a number of the network's type.
+    """
+    maps = shape.block_parameters // (shape.layers * shape.width)  # of all matrices, out or in
+    heads = shape.heads * shape.head_width
+    kept = maps - heads - shape.mlp_width + 4 * shape.width + shape.heads * positions
+    passing = 4 * shape.mlp_width + 8 * (shape.width + heads)
+    return itemsize * slots * (shape.layers * kept + passing)
 
 
 class Memory:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mechtests.circuits.back import back
 from mechtests.circuits.contraction import Contraction
 from mechtests.circuits.graph import Graph
-from mechtests.circuits.memory import Memory
+from mechtests.circuits.memory import Memory, point_bytes, prompt_bytes
 from mechtests.circuits.reading import read_block
 from mechtests.circuits.steps import Before, Passed, Where, Written, pass_block
 from mechtests.circuits.suffixes import Suffixes
@@ -42,34 +42,19 @@ class Job:
     budget: int
     memory: Memory
 
-    def bytes_of(self, slots: int, positions: int, points: int) -> int:
-        """Memory for one prompt with all its points."""
-        return self._shared_bytes(slots, positions) + points * self._point_bytes(slots, positions)
-
-    def _shared_bytes(self, slots: int, positions: int) -> int:
-        """Differences, a layer's readers, and what the clean run keeps, of one prompt."""
-        shape, graph = self.network.shape, self.graph
-        wide = slots * (graph.writers + 2 * (3 * graph.heads + 1)) * shape.width
-        heads = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
-        return 4 * (wide + shape.layers * positions * (heads + shape.width))
-
-    def _point_bytes(self, slots: int, positions: int) -> int:
-        """What all blocks keep of one prompt at one point, and what one makes meanwhile."""
-        shape = self.network.shape
-        inner = shape.mlp_width * (1 if self.network.blocks[0].mlp_gate is None else 2)
-        heads = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
-        posts = 2 * shape.width * (self.network.blocks[0].mlp_post is not None)
-        kept = 2 * shape.width + heads + inner + posts + shape.heads * positions
-        passing = 4 * shape.mlp_width + 8 * (shape.width + shape.heads * shape.head_width)
-        return self.network.dtype.itemsize * slots * (shape.layers * kept + passing)
+    def fitting(self, slots: int, positions: int, points: int) -> int:
+        """How many prompts can be run at once, with all their points."""
+        shape, each = self.network.shape, self.network.dtype.itemsize
+        at_points = points * point_bytes(shape, slots, positions, each)
+        return self.budget // (prompt_bytes(shape, slots, positions) + at_points)
 
     def add(
         self, suffixes: Suffixes, points: Sequence[float], groups: Tensor, total: Tensor
     ) -> None:
         """Add the scores of some prompts."""
-        slots, positions = suffixes.slots, suffixes.whole
-        left = self.budget - len(suffixes.rows) * self._shared_bytes(slots, positions)
-        many = left // (len(suffixes.rows) * self._point_bytes(slots, positions))
+        shape, sizes = self.network.shape, (suffixes.slots, suffixes.whole)
+        each = point_bytes(shape, *sizes, self.network.dtype.itemsize)
+        many = (self.budget // len(suffixes.rows) - prompt_bytes(shape, *sizes)) // each
         many = max(1, min(len(points), many))
         batches = [points[at : at + many] for at in range(0, len(points), many)]
         chunk = Chunk(self, suffixes, batches[0])
