@@ -26,6 +26,7 @@ from mechtests.circuits.layout import Layout
 from mechtests.circuits.others import Others
 from mechtests.circuits.streams import Streams
 from mechtests.errors import UsageError
+from mechtests.models import heap
 from mechtests.models.network import Network
 
 TOGETHER = 8
@@ -127,6 +128,7 @@ class Evaluation:
         if several:
             yield several
 
+    @heap.kept()
     @torch.no_grad()
     def _run(self, layouts: Sequence[Layout]) -> list[Tensor]:
         each = [Streams(layout, self.others) for layout in layouts]

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mechtests.circuits.layout import Layout
 from mechtests.circuits.others import Others
+
+DENSE = 4
+"""Edges a writer from which on a matrix product is faster than gathering streams, measured."""
 
 
 class Streams:
@@ -52,8 +56,7 @@ class Streams:
             joined, written = self._joined_all, self._written_all
             rows = int(self._places[rows - 1]) + 1 if rows else 0
         flat = written[:rows].view(rows, resid.numel())
-        out = torch.addmm(resid.reshape(1, -1), joined[list(readers), :rows], flat)
-        return out.view(len(readers), *resid.shape)
+        return _sums(joined[list(readers), :rows], flat, resid).view(len(readers), *resid.shape)
 
     def everywhere(self, writer: int) -> bool:
         """Whether a node is computed at every position; else at END alone."""
@@ -84,3 +87,25 @@ class Streams:
     def end(self, value: Tensor) -> Tensor:
         """A value ``[prompt, position, ...]`` at END alone, ``[prompt, 1, ...]``."""
         return value[self._end].unsqueeze(1)
+
+
+def _sums(joined: Tensor, written: Tensor, resid: Tensor) -> Tensor:
+    """What each reader reads: ``resid``, and the streams of the writers it is joined to.
+
+    Where few are joined they are gathered: a matrix product reads every stream, of whatever
+    writers, and waits for memory.
+
+    Args:
+        joined: 1 where a reader reads a writer, else 0, ``[reader, writer]``.
+        written: ``[writer, number]``.
+        resid: As many numbers.
+
+    Returns:
+        Shape ``[reader, number]``.
+    """
+    if int(joined.count_nonzero()) > DENSE * len(written):
+        return torch.addmm(resid.reshape(1, -1), joined, written)
+    each, writers = joined.nonzero(as_tuple=True)
+    first = torch.searchsorted(each, torch.arange(len(joined), device=each.device))
+    gathered = functional.embedding_bag(writers, written, first, mode="sum")
+    return gathered.add_(resid.reshape(1, -1))
