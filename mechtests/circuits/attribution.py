@@ -69,8 +69,8 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
         last: END of each prompt, ``[prompt]``; the last column unless said.
         groups: Of each prompt, from 0, ``[prompt]``: scores of several sets of prompts at once.
         budget: Bytes to work with beside the weights, those of ``budget_for`` unless said; no
-            fewer than one prompt and one point of its path are run at a time, which a small
-            budget may not hold.
+            fewer than one prompt, one point of its path and both ends are run at a time, which a
+            small budget may not hold.
         share_prefixes: Run only what follows the first difference; the scores are the same.
 
     Returns:
@@ -99,7 +99,7 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     total = torch.zeros(shape, dtype=wide, device=network.device)
 
     with torch.no_grad(), heap.kept():
-        for suffixes in in_chunks(start, last, members, partial(job.fitting, points=len(points))):
+        for suffixes in in_chunks(start, last, members, partial(job.fitting, points=points)):
             job.add(suffixes, points, members[suffixes.rows], total)
         total /= count[:, None, None] * len(points)
         total *= torch.from_numpy(job.graph.allowed).to(total)

@@ -30,6 +30,10 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 is, ``[row]``, to a number a row, differentiable; rows must not mix."""
 
 
+ENDS = (0.0, 1.0)
+"""The clean and the corrupted run, as points."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """What is the same for all chunks."""
@@ -42,10 +46,11 @@ class Job:
     budget: int
     memory: Memory
 
-    def fitting(self, slots: int, positions: int, points: int) -> int:
+    def fitting(self, slots: int, positions: int, points: Sequence[float]) -> int:
         """How many prompts can be run at once, with all their points."""
         shape, each = self.network.shape, self.network.dtype.itemsize
-        at_points = points * point_bytes(shape, slots, positions, each)
+        passed = len(points) + len(_missing(points))
+        at_points = passed * point_bytes(shape, slots, positions, each)
         return self.budget // (prompt_bytes(shape, slots, positions) + at_points)
 
     def add(
@@ -55,17 +60,19 @@ class Job:
         shape, sizes = self.network.shape, (suffixes.slots, suffixes.whole)
         each = point_bytes(shape, *sizes, self.network.dtype.itemsize)
         many = (self.budget // len(suffixes.rows) - prompt_bytes(shape, *sizes)) // each
-        many = max(1, min(len(points), many))
-        batches = [points[at : at + many] for at in range(0, len(points), many)]
-        chunk = Chunk(self, suffixes, batches[0])
-        for batch in batches:
-            chunk.add(batch, groups, total, fill=batch is batches[0])
+        many = max(1, min(len(points), many - len(_missing(points))))
+        chunk = Chunk(self, suffixes)
+        for at in range(0, len(points), many):
+            chunk.add(points[at : at + many], groups, total, fill=not at)
 
 
 class Chunk:
-    """Some prompts: their embeddings, what stands before them, and their differences."""
+    """Some prompts: their embeddings, what stands before them, and their differences.
 
-    def __init__(self, job: Job, suffixes: Suffixes, first: Sequence[float]) -> None:
+    A batch of them at some points is run as one, its rows being point by point.
+    """
+
+    def __init__(self, job: Job, suffixes: Suffixes) -> None:
         self.job, self.suffixes = job, suffixes
         network, rows = job.network, suffixes.rows
         self.clean, self.corrupted = (
@@ -73,80 +80,28 @@ class Chunk:
             for tokens in (job.clean, job.corrupted)
         )
         self.differences = Differences(network, job.graph, self.clean, self.corrupted)
-        # what of both ends the first batch of points will not pass is run before
-        self.ends: dict[float, list[Written]] = {}
-        clean = 0.0 not in first
-        run = None
-        if needed := suffixes.whole if clean else suffixes.shared:
-            keep = ["rot_k", "v", *(["z", "mlp_out"] if clean else [])]
-            run = network.run(job.clean[rows, :needed], keep=keep)
-        layers = range(network.shape.layers)
-        self.before = [self._before(run, layer) for layer in layers]
-        if run is not None and clean:
-            self.ends[0.0] = [
-                Written(*(suffixes.of(run[site, layer]) for site in Written._fields))
-                for layer in layers
-            ]
-        if 1.0 not in first:
-            self.ends[1.0] = found = []
-            self._pass([1.0], lambda layer, written: found.append(written), keep=False)
+        shared = suffixes.shared
+        run = network.run(job.clean[rows, :shared], keep=["rot_k", "v"]) if shared else None
+        self.before = [self._before(run, layer) for layer in range(network.shape.layers)]
 
     def _before(self, run: Activations | None, layer: int) -> Before:
-        shared = self.suffixes.shared
-        if run is None or not shared:
-            block = self.job.network.blocks[layer]
-            groups = block.key.weight.shape[0] // block.head_width
-            shape = (len(self.suffixes.rows), 0, groups, block.head_width)
-            empty = self.clean.new_empty(shape)
-            return Before(empty, empty)
-        return Before(*(run[site, layer][:, :shared].clone() for site in ("rot_k", "v")))
-
-    def _pass(
-        self, points: Sequence[float], wrote: Callable[[int, Written], object], *, keep: bool
-    ) -> tuple[Tensor, list[Passed]]:
-        """Run all prompts at some points, rows being prompt by prompt.
-
-        Returns:
-            The residual stream after the last block, ``[row, slot, width]``, and the way back.
-        """
-        suffixes, network = self.suffixes, self.job.network
-        share = torch.tensor(points, dtype=self.clean.dtype, device=self.clean.device)
-        change = share.view(1, -1, 1, 1) * (self.corrupted - self.clean)[:, None]
-        resid = (self.clean[:, None] + change).flatten(0, 1)
-        positions = suffixes.positions.repeat_interleave(len(points), 0)
-        seen: dict[int | None, Tensor] = {}
-        memory = self.job.memory if keep else Memory(1, resid.dtype, resid.device)
-        ways = []
-        for layer, block in enumerate(network.blocks):
-            if block.window not in seen:
-                each = suffixes.seen(block.window)
-                seen[block.window] = each.repeat_interleave(len(points), 0)
-            where = Where(positions, seen[block.window])
-            room = partial(memory.room, layer if keep else 0)
-            resid, written, way = pass_block(block, resid, where, self.before[layer], room)
-            wrote(layer, written)
-            if keep:
-                ways.append(way)
-        return resid, ways
+        if run is not None:
+            return Before(run["rot_k", layer], run["v", layer])
+        block = self.job.network.blocks[layer]
+        groups = block.key.weight.shape[0] // block.head_width
+        empty = self.clean.new_empty(len(self.suffixes.rows), 0, groups, block.head_width)
+        return Before(empty, empty)
 
     def add(self, points: Sequence[float], groups: Tensor, total: Tensor, *, fill: bool) -> None:
         """Add the scores at some points; fill in the differences on the way there, once."""
-        job, suffixes = self.job, self.suffixes
-
-        def wrote(layer: int, written: Written) -> None:
-            if fill:
-                ends = (self._end(share, layer, points, written) for share in (0.0, 1.0))
-                self.differences.add(layer, *ends)
-
-        post, ways = self._pass(points, wrote, keep=True)
-        self.ends.clear()
+        job, suffixes, prompts = self.job, self.suffixes, len(self.suffixes.rows)
+        post, ways = self._there(points, fill=fill)
         rows = torch.arange(len(post), device=post.device)
-        last = suffixes.last.repeat_interleave(len(points))
+        last = suffixes.last.repeat(len(points))
         at_end = self._loss_gradient(post[rows, last], len(points))
         differences = self.differences.values.flatten(1, 2)
         contraction = Contraction(job.graph, differences, groups, total, job.budget // 8)
-        prompts = len(suffixes.rows)
-        contraction.logits(at_end.view(prompts, len(points), -1).sum(1), suffixes.last)
+        contraction.logits(at_end.view(-1, prompts, at_end.shape[1]).sum(0), suffixes.last)
         gradient = torch.zeros_like(post)
         gradient[rows, last] = at_end
         for layer in reversed(range(len(ways))):
@@ -155,17 +110,45 @@ class Chunk:
             read_block(way, reads, prompts, contraction.room(layer))
             contraction.written(layer)
 
-    def _end(self, share: float, layer: int, points: Sequence[float], written: Written) -> Written:
-        """What the clean or the corrupted run wrote, kept from before or among these points."""
-        if share in self.ends:
-            return self.ends[share][layer]
-        place, prompts = points.index(share), len(self.suffixes.rows)
-        each = (part.view(prompts, len(points), *part.shape[1:]) for part in written)
-        return Written(*(part[:, place] for part in each))
+    def _there(self, points: Sequence[float], *, fill: bool) -> tuple[Tensor, list[Passed]]:
+        """Run all prompts at some points, and where differences are filled in at both ends.
+
+        Returns:
+            The residual stream after the last block, ``[row, slot, width]``, and the way back, of
+            the points alone.
+        """
+        network, prompts = self.job.network, len(self.suffixes.rows)
+        passed = [*points, *_missing(points)] if fill else points
+        kept = len(points) * prompts
+        share = torch.tensor(passed, dtype=self.clean.dtype, device=self.clean.device)
+        change = share.view(-1, 1, 1, 1) * (self.corrupted - self.clean)
+        resid = (self.clean + change).flatten(0, 1)
+        wheres: dict[int | None, tuple[Where, Where]] = {}
+        ways = []
+        for layer, block in enumerate(network.blocks):
+            if block.window not in wheres:
+                wheres[block.window] = self._where(len(passed), kept, block.window)
+            where, back_there = wheres[block.window]
+            room = partial(self.job.memory.room, layer)
+            resid, written, way = pass_block(block, resid, where, self.before[layer], room)
+            ways.append(way.first(kept, back_there))
+            if fill:
+                each = [part.view(len(passed), prompts, *part.shape[1:]) for part in written]
+                clean, corrupted = (
+                    Written(*(part[passed.index(end)] for part in each)) for end in ENDS
+                )
+                self.differences.add(layer, clean, corrupted)
+        return resid[:kept], ways
+
+    def _where(self, points: int, kept: int, window: int | None) -> tuple[Where, Where]:
+        """Where all rows of a batch stand, and where those of the way back do."""
+        positions = self.suffixes.positions.repeat(points, 1)
+        seen = self.suffixes.seen(window).repeat(points, 1, 1, 1)
+        return Where(positions, seen), Where(positions[:kept], seen[:kept])
 
     def _loss_gradient(self, final: Tensor, points: int) -> Tensor:
         """Of the loss, each row's at its own residual stream, ``[row, width]``."""
-        rows = self.suffixes.rows.repeat_interleave(points)
+        rows = self.suffixes.rows.repeat(points)
         with torch.enable_grad():
             leaf = final.requires_grad_()
             values = self.job.metric(leaf, rows)
@@ -176,3 +159,8 @@ class Chunk:
                 )
             (gradient,) = torch.autograd.grad(-values.sum(), leaf)
         return gradient
+
+
+def _missing(points: Sequence[float]) -> list[float]:
+    """The ends that are none of the points: they are run to fill in the differences."""
+    return [end for end in ENDS if end not in points]

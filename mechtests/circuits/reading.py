@@ -44,8 +44,8 @@ def read_block(passed: Passed, reads: Reads, prompts: int, out: Tensor) -> None:
         total = _over_alternatives(small, prompts)
         _project_back(block, linear, total, out[place * heads : (place + 1) * heads])
     _shrink(out[: 3 * heads], torch.cat(shrinks, -1), normalized, prompts)
-    mlp = reads.mlp.view(prompts, -1, *reads.mlp.shape[1:])
-    torch.sum(mlp, 1, out=out[-1].view(prompts, *mlp.shape[2:]))
+    mlp = reads.mlp.view(-1, prompts, *reads.mlp.shape[1:])
+    torch.sum(mlp, 0, out=out[-1].view(prompts, *mlp.shape[2:]))
 
 
 def _normalized(norm: Norm, x: Tensor, scale: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _dot(gradient: Tensor, projected: Tensor) -> Tensor:
 
 def _over_alternatives(rows: Tensor, prompts: int) -> Tensor:
     """The sum over each prompt's rows, heads first: ``[head, prompt * slot, head_width]``."""
-    total = rows.view(prompts, -1, *rows.shape[1:]).sum(1)
+    total = rows.view(-1, prompts, *rows.shape[1:]).sum(0)
     return total.flatten(0, 1).transpose(0, 1).contiguous()
 
 
@@ -86,7 +86,7 @@ def _shrink(out: Tensor, dots: Tensor, normalized: Tensor, prompts: int) -> None
         prompts: How many prompts the rows are of.
     """
     by_token = [
-        part.view(prompts, -1, *part.shape[1:]).transpose(1, 2).flatten(0, 1)
+        part.view(-1, prompts * part.shape[1], part.shape[2]).transpose(0, 1)
         for part in (dots / normalized.shape[-1], normalized)
     ]
     tokens = out.transpose(0, 1)

@@ -1,7 +1,7 @@
 """One block for several alternatives of each prompt's suffix, kept for the way back.
 
-The alternatives of a prompt are consecutive rows. They share what stands before the suffix,
-which is attended to and never changes.
+Rows are alternative by alternative, each of all prompts in their order. The alternatives of a
+prompt share what stands before the suffix, which is attended to and never changes.
 """
 
 from __future__ import annotations
@@ -81,7 +81,21 @@ class Passed:
     pattern: Tensor
     mid: Tensor
     inner: tuple[Tensor, ...]
-    written: tuple[Tensor | None, Tensor | None]
+    written: tuple[Tensor | None, ...]
+
+    def first(self, rows: int, where: Where) -> Passed:
+        """The same of the first rows alone, and where they stand."""
+        return Passed(
+            self.block,
+            where,
+            self.before,
+            self.pre[:rows],
+            tuple(part[:rows] for part in self.projections),
+            self.pattern[:rows],
+            self.mid[:rows],
+            tuple(part[:rows] for part in self.inner),
+            tuple(None if part is None else part[:rows] for part in self.written),
+        )
 
     def attended(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys before any norm and rotary, and values, biases in; shaped as kept."""
@@ -147,8 +161,9 @@ def over_all(queries: Tensor, keys: Tensor, before: Tensor) -> Tensor:
     if not shared:
         return own
     row, slot, head, width = queries.shape
-    early = scores(queries.reshape(len(before), -1, head, width), before)
-    early = early.view(len(before), head, -1, slot, shared).transpose(1, 2)
+    by_prompt = queries.reshape(-1, len(before), slot, head, width).transpose(0, 1)
+    early = scores(by_prompt.flatten(1, 2), before)
+    early = early.view(len(before), head, -1, slot, shared).permute(2, 0, 1, 3, 4)
     return torch.cat((early.reshape(row, head, slot, shared), own), -1)
 
 
@@ -167,9 +182,11 @@ def mixed(weights: Tensor, values: Tensor, before: Tensor) -> Tensor:
     if not shared:
         return mix(weights, values)
     row, head, slot, _ = weights.shape
-    early = weights[..., :shared].reshape(len(before), -1, head, slot, shared).transpose(1, 2)
-    total = mix(early.reshape(len(before), head, -1, shared), before)
-    return total.reshape(row, slot, head, -1) + mix(weights[..., shared:], values)
+    early = weights[..., :shared].reshape(-1, len(before), head, slot, shared)
+    early = early.permute(1, 2, 0, 3, 4).reshape(len(before), head, -1, shared)
+    total = mix(early, before).reshape(len(before), -1, slot, head, before.shape[3])
+    total = total.transpose(0, 1).reshape(row, slot, head, before.shape[3])
+    return total + mix(weights[..., shared:], values)
 
 
 def _neurons(block: Block, x: Tensor, room: Room) -> tuple[tuple[Tensor, ...], Tensor]:
