@@ -8,6 +8,7 @@ import pytest
 from mechtests import means
 from mechtests.circuits import finding, stability
 from mechtests.circuits.graph import Graph
+from mechtests.circuits.similarity import jaccard
 from mechtests.measurement import Measurement
 from mechtests.verdict import Outcome
 from tests.curves import allowed
@@ -90,9 +91,7 @@ def wandering(turnovers: np.ndarray, seed: int) -> np.ndarray:
 
 
 def contrast(sets: np.ndarray) -> means.Mean:
-    found = stability.fixed_lag_contrast(
-        lambda lag: stability._jaccard(sets[:-lag], sets[lag:]), len(sets)
-    )
+    found = stability.fixed_lag_contrast(lambda lag: jaccard(sets[:-lag], sets[lag:]), len(sets))
     assert found is not None
     return found
 

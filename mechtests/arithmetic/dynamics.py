@@ -19,7 +19,8 @@ import numpy as np
 
 from mechtests import means
 from mechtests.arithmetic.churning import churned
-from mechtests.arithmetic.triples import Floats, Heuristics, Ids, Mask, Triple, jaccard, present
+from mechtests.arithmetic.triples import Floats, Heuristics, Ids, Mask, Triple, present
+from mechtests.circuits.similarity import jaccard
 from mechtests.circuits.stability import FEWEST, LAGS, fixed_lag_contrast, jackknifed
 from mechtests.errors import UsageError
 from mechtests.means import Mean

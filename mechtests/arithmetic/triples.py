@@ -126,9 +126,3 @@ def present(there: Mask, operators: Ids) -> Floats:
 def _by_layer(there: Mask, layers: Ids) -> Ids:
     """How many triples of each layer there are, ``[checkpoint, layer]``."""
     return np.stack([there[:, layers == layer].sum(1) for layer in np.unique(layers)], 1)
-
-
-def jaccard(one: Mask, other: Mask) -> Floats:
-    """Shared over all of two sets, along the last axis; 1 of two empty ones."""
-    either = (one | other).sum(-1)
-    return np.where(either > 0, (one & other).sum(-1) / np.maximum(either, 1), 1.0)

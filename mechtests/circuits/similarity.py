@@ -7,13 +7,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mechtests.circuits.circuit import Circuit, Floats
-from mechtests.circuits.graph import KINDS, Graph, Ints
+from mechtests.circuits.graph import KINDS, Bools, Graph, Ints
 from mechtests.errors import MeasurementError, UsageError
 
 PAIRS = 199
 LEAST_SPAN = 0.1
 
 Similarity = Callable[[Circuit, Circuit], float]
+
+
+def jaccard(one: Bools, other: Bools) -> Floats:
+    """Shared over all of two sets, along the last axis; 1 of two empty ones."""
+    either = (one | other).sum(-1)
+    return np.where(either > 0, (one & other).sum(-1) / np.maximum(either, 1), 1.0)
 
 
 def node_jaccard(first: Circuit, second: Circuit) -> float:

@@ -24,6 +24,7 @@ from mechtests.circuits.similarity import (
     adjusted,
     by_chance,
     edge_jaccard,
+    jaccard,
     node_jaccard,
 )
 from mechtests.matched import permutation_p
@@ -231,7 +232,7 @@ def churn(circuits: Circuits, generator: np.random.Generator) -> Control:
     turnover = 1.0 - float(shared.mean())
 
     def late_minus_early(nodes: NDArray[np.bool_]) -> float:
-        thirds = _Thirds.of(lambda lag: _jaccard(nodes[:-lag], nodes[lag:]), len(nodes), LAGS)
+        thirds = _Thirds.of(lambda lag: jaccard(nodes[:-lag], nodes[lag:]), len(nodes), LAGS)
         return thirds.contrast()
 
     draws = [
@@ -268,11 +269,6 @@ def _wandering(
         found[at, inside[:keep]] = True
         found[at, outside[: int(sizes[at]) - keep]] = True
     return found
-
-
-def _jaccard(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Floats:
-    either = (one | other).sum(1)
-    return np.where(either > 0, (one & other).sum(1) / np.maximum(either, 1), 1.0)
 
 
 def neighbours(similarities: Floats) -> Mean | None:
