@@ -5,6 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# tests start hundreds of processes, each of which would compile every module again
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup claims regression smollm2 embedded test check lint types layers format docs wheel wheel-empty benchmarks clean
 
