@@ -64,7 +64,7 @@ def operations(shape: Shape, graph: Graph, asked: argparse.Namespace) -> dict[st
 def memory(shape: Shape, asked: argparse.Namespace) -> tuple[float, float]:
     """Bytes of the weights, and of what one prompt needs beside them, in fp32."""
     sizes = asked.differ, asked.tokens
-    beside = prompt_bytes(shape, *sizes) + asked.steps * point_bytes(shape, *sizes)
+    beside = prompt_bytes(shape, *sizes) + (asked.steps + 1) * point_bytes(shape, *sizes)
     return 4.0 * shape.parameters, beside
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from mechtests.circuits.attribution import attribute, graph_of
 from mechtests.circuits.graph import KINDS, Read
 from mechtests.circuits.interpolation import shares
+from mechtests.circuits.memory import Memory
+from mechtests.circuits.steps import Written
+from mechtests.circuits.writing import Differences
 from mechtests.errors import UsageError
 from mechtests.models.network import Network
 from tests.slow_attribution import (
@@ -234,6 +237,59 @@ def test_small_batches_are_what_a_small_budget_gives(monkeypatch):
     rows.clear()
     fast(double("llama"), steps=4, budget=1)
     assert set(rows) == {1, 1 + 1}
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("name", ["llama", "gptj", "gpt2"])
+def test_prompts_longer_than_the_model_was_made_for_are_refused(name, share):
+    net = double(name)
+    size = (2, net.shape.positions + 4)
+    clean = torch.randint(VOCABULARY, size)
+    corrupted = clean.clone()
+    corrupted[:, -3] = (clean[:, -3] + 1) % VOCABULARY
+    with pytest.raises(
+        UsageError, match=f"up to {net.shape.positions} tokens, got one of {size[1]}"
+    ):
+        fast(net, Pairs(clean, corrupted, torch.full((2,), size[1] - 1)), share_prefixes=share)
+
+
+@pytest.mark.parametrize("path", ["clean", "corrupted"])
+def test_points_run_one_by_one_have_no_more_rows_than_the_ends_beside_one(path, monkeypatch):
+    from mechtests.circuits import steps
+
+    rows, passed = [], steps.pass_block
+
+    def seen(block, pre, *rest):
+        rows.append(len(pre))
+        return passed(block, pre, *rest)
+
+    monkeypatch.setattr("mechtests.circuits.passes.pass_block", seen)
+    fast(double("llama"), steps=4, path=path, budget=1)
+    assert set(rows) == {1, 2}
+
+
+def test_memory_is_taken_over_by_name_and_layer_and_grows():
+    memory = Memory(2, torch.float32, torch.device("cpu"))
+    parts = [memory.room(layer, name, (2, 4)) for layer in (0, 1) for name in "qk"]
+    for at, part in enumerate(parts):
+        part.fill_(at)
+    assert [int(part.unique()) for part in parts] == [0, 1, 2, 3]
+    assert memory.room(1, "q", (2, 2)).data_ptr() == parts[2].data_ptr()
+    assert memory.room(1, "q", (30, 4)).shape == (30, 4)
+
+
+@pytest.mark.parametrize("name", ["gptj", "llama"])
+def test_in_half_precision_the_small_difference_of_a_head_is_that_of_its_z(name):
+    half = Network.from_model(tiny(name).to(torch.bfloat16), name=name, check=False)
+    width, heads = half.shape.width, half.shape.heads
+    z = torch.randn(2, 3, heads, half.shape.head_width).bfloat16()
+    mlp = torch.zeros(2, 3, width).bfloat16()
+    other = (z + 0.03 * torch.randn(z.shape)).bfloat16()
+    found = Differences(half, graph_of(half), mlp, mlp)
+    found.add(0, Written(z, mlp), Written(other, mlp))
+    exact = torch.einsum("pshe,hed->hpsd", other.double() - z.double(), half.blocks[0].W_O.double())
+    values = found.values[1 : 1 + heads].double()
+    assert float((values - exact).norm() / exact.norm()) < 1e-5
 
 
 def test_groups_are_scored_as_if_alone():

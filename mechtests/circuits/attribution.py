@@ -27,7 +27,7 @@ from torch import Tensor
 from mechtests.circuits.graph import Graph, Ints
 from mechtests.circuits.interpolation import Method, Path, shares
 from mechtests.circuits.memory import Memory, budget_for
-from mechtests.circuits.passes import Job, Metric
+from mechtests.circuits.passes import ENDS, Job, Metric
 from mechtests.circuits.suffixes import first_differences, in_chunks
 from mechtests.errors import UsageError
 from mechtests.models import heap
@@ -90,7 +90,7 @@ def attribute(  # noqa: PLR0913  (the method's settings, all by name)
     budget = budget_for(network.shape) if budget is None else budget
     memory = Memory(network.shape.layers, network.dtype, network.device)
     job = Job(network, graph_of(network), clean, corrupted, metric, budget, memory)
-    points = shares(method, steps, path)
+    points = sorted(shares(method, steps, path), key=lambda share: share not in ENDS)
     start = first_differences(clean, corrupted, last)
     start = start if share_prefixes else torch.zeros_like(start)
     count = members.bincount()
@@ -124,6 +124,11 @@ def _check(
         raise UsageError(
             f"attribution on {network.name} needs END of each of {len(clean)} prompts, below "
             f"{clean.shape[1]}; got {len(last)} from {int(last.min())} to {int(last.max())}"
+        )
+    if (longest := int(last.max()) + 1) > network.shape.positions:
+        raise UsageError(
+            f"{network.name} was made for prompts of up to {network.shape.positions} tokens, got "
+            f"one of {longest}; shorten the prompts"
         )
     count = groups.bincount() if len(groups) == len(clean) and int(groups.min()) >= 0 else None
     if count is None or not bool(count.all()):

@@ -1,7 +1,7 @@
 """The way back through a block: from the gradient after it to those before it and at its readers.
 
-By hand, for every block of the adapter: what is kept is then no more than needed, lies in memory
-that the next prompts take over, and what readers need falls out on the way.
+By hand but for the activation, for every block of the adapter: what is kept is then no more than
+needed, lies in memory that the next prompts take over, and what readers need falls out on the way.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ def _before_attention(passed: Passed, gradient: Tensor) -> tuple[Tensor, Tensor,
     if block.attention_post is not None:
         assert passed.written[0] is not None
         gradient = block.attention_post.pullback(passed.written[0], gradient)
-    z = (gradient.flatten(0, 1) @ block.output.weight).view(
+    to_z = (gradient.flatten(0, 1) @ block.output.weight).view(
         *gradient.shape[:2], -1, block.head_width
     )
     q, k, v = passed.attended()
     rot_q = block.rotated_query(q, passed.where.positions)
     rot_k = block.rotated_key(k, passed.where.positions)
     own = passed.pattern[..., -gradient.shape[1] :]
-    to_v = _to_keys(own, z)
-    products = _before_softmax(passed, over_all(z, v, before.values), rot_q, rot_k)
+    to_v = _to_keys(own, to_z)
+    products = _before_softmax(passed, over_all(to_z, v, before.values), rot_q, rot_k)
     to_q = mixed(products, rot_k, before.keys)
     to_k = _to_keys(products[..., -gradient.shape[1] :], rot_q)
     if block.rotary is not None:

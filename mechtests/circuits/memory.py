@@ -20,7 +20,7 @@ def budget_for(shape: Shape) -> int:
 
 
 def prompt_bytes(shape: Shape, slots: int, positions: int) -> int:
-    """What a prompt needs once: differences, a layer's readers, and what its clean run keeps.
+    """What a prompt needs once: differences, a layer's readers, and its clean run.
 
     Args:
         shape: Of the network.
@@ -30,7 +30,8 @@ def prompt_bytes(shape: Shape, slots: int, positions: int) -> int:
     writers, readers = 1 + shape.layers * (shape.heads + 1), 3 * shape.heads + 1
     heads = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
     wide = slots * (writers + 2 * readers) * shape.width
-    return 4 * (wide + shape.layers * positions * (heads + shape.width))
+    attention = 4 * shape.heads * positions**2  # of one block of the clean run
+    return 4 * (wide + shape.layers * positions * heads + attention)
 
 
 def point_bytes(shape: Shape, slots: int, positions: int, itemsize: int = 4) -> int:
@@ -48,8 +49,8 @@ def point_bytes(shape: Shape, slots: int, positions: int, itemsize: int = 4) -> 
     maps = shape.block_parameters // (shape.layers * shape.width)  # of all matrices, out or in
     heads = shape.heads * shape.head_width
     kept = maps - heads - shape.mlp_width + 4 * shape.width + shape.heads * positions
-    passing = 4 * shape.mlp_width + 8 * (shape.width + heads)
-    return itemsize * slots * (shape.layers * kept + passing)
+    passing = 4 * shape.mlp_width + 8 * (shape.width + heads) + 5 * shape.heads * positions
+    return slots * (itemsize * shape.layers * kept + max(4, itemsize) * passing)
 
 
 class Memory:
@@ -71,8 +72,9 @@ class Memory:
 
     def room(self, layer: int, name: str, shape: Sequence[int]) -> Tensor:
         """A tensor of some shape, of whatever was in it."""
-        size, held = math.prod(shape), self._held.get(name)
-        if held is None or held.shape[1] < size:
-            self._held.pop(name, None)
-            held = self._held[name] = self._like.new_empty(self._layers, size)
-        return held[layer, :size].view(*shape)
+        size = math.prod(shape)
+        if name in self._held and self._held[name].shape[1] < size:
+            del self._held[name]  # before there is a larger one
+        if name not in self._held:
+            self._held[name] = self._like.new_empty(self._layers, size)
+        return self._held[name][layer, :size].view(*shape)

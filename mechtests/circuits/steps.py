@@ -85,16 +85,15 @@ class Passed:
 
     def first(self, rows: int, where: Where) -> Passed:
         """The same of the first rows alone, and where they stand."""
-        return Passed(
-            self.block,
-            where,
-            self.before,
-            self.pre[:rows],
-            tuple(part[:rows] for part in self.projections),
-            self.pattern[:rows],
-            self.mid[:rows],
-            tuple(part[:rows] for part in self.inner),
-            tuple(None if part is None else part[:rows] for part in self.written),
+        return replace(
+            self,
+            where=where,
+            pre=self.pre[:rows],
+            projections=tuple(part[:rows] for part in self.projections),
+            pattern=self.pattern[:rows],
+            mid=self.mid[:rows],
+            inner=tuple(part[:rows] for part in self.inner),
+            written=tuple(None if part is None else part[:rows] for part in self.written),
         )
 
     def attended(self) -> tuple[Tensor, Tensor, Tensor]:

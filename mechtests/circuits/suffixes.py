@@ -93,7 +93,7 @@ def in_chunks(
         start: Where each prompt's suffix starts, ``[prompt]``.
         last: The position of its END, ``[prompt]``.
         groups: The group it is in, ``[prompt]``.
-        fits: From slots and positions before them to how many prompts fit into memory.
+        fits: From slots and all positions to how many prompts fit into memory.
     """
     slots, longest = last - start, int(last.max()) + 1
     order = slots.argsort(descending=True, stable=True)

@@ -42,9 +42,9 @@ class Differences:
         first, block = self._graph.head(layer, 0), self._network.blocks[layer]
         (z, mlp), (other_z, other_mlp) = clean, corrupted
         into = self.values[first : first + self._graph.heads]
-        if block.attention_post is None and into.dtype == z.dtype:
-            change = (other_z - z).flatten(0, 1).transpose(0, 1)
-            torch.bmm(change, block.W_O, out=into.flatten(1, 2))
+        if block.attention_post is None:
+            change = (other_z.to(into.dtype) - z).flatten(0, 1).transpose(0, 1)
+            torch.bmm(change, block.W_O.to(into.dtype), out=into.flatten(1, 2))
         else:
             written = self._written(layer, other_z) - self._written(layer, z)
             into.copy_(written.permute(2, 0, 1, 3))
