@@ -221,7 +221,8 @@ def test_scores_do_not_depend_on_batches_order_padding_prefixes_or_memory(method
     assert np.abs(other - plain).max() <= 1e-10 * max(1.0, np.abs(plain).max())
 
 
-def test_small_batches_are_what_a_small_budget_gives(monkeypatch):
+@pytest.mark.parametrize("path", ["clean", "corrupted"])
+def test_small_batches_are_what_a_small_budget_gives(path, monkeypatch):
     from mechtests.circuits import steps
 
     rows = []
@@ -232,10 +233,10 @@ def test_small_batches_are_what_a_small_budget_gives(monkeypatch):
         return passed(block, pre, *rest)
 
     monkeypatch.setattr("mechtests.circuits.passes.pass_block", seen)
-    fast(double("llama"), steps=4)
-    assert set(rows) == {(4 + 1) * len(MIXED.last)}  # the clean run beside the four points
+    fast(double("llama"), steps=4, path=path)
+    assert set(rows) == {(4 + 1) * len(MIXED.last)}  # the end that is no point beside the four
     rows.clear()
-    fast(double("llama"), steps=4, budget=1)
+    fast(double("llama"), steps=4, path=path, budget=1)
     assert set(rows) == {1, 1 + 1}
 
 
@@ -251,21 +252,6 @@ def test_prompts_longer_than_the_model_was_made_for_are_refused(name, share):
         UsageError, match=f"up to {net.shape.positions} tokens, got one of {size[1]}"
     ):
         fast(net, Pairs(clean, corrupted, torch.full((2,), size[1] - 1)), share_prefixes=share)
-
-
-@pytest.mark.parametrize("path", ["clean", "corrupted"])
-def test_points_run_one_by_one_have_no_more_rows_than_the_ends_beside_one(path, monkeypatch):
-    from mechtests.circuits import steps
-
-    rows, passed = [], steps.pass_block
-
-    def seen(block, pre, *rest):
-        rows.append(len(pre))
-        return passed(block, pre, *rest)
-
-    monkeypatch.setattr("mechtests.circuits.passes.pass_block", seen)
-    fast(double("llama"), steps=4, path=path, budget=1)
-    assert set(rows) == {1, 2}
 
 
 def test_memory_is_taken_over_by_name_and_layer_and_grows():

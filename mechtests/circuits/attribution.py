@@ -125,11 +125,6 @@ def _check(
             f"attribution on {network.name} needs END of each of {len(clean)} prompts, below "
             f"{clean.shape[1]}; got {len(last)} from {int(last.min())} to {int(last.max())}"
         )
-    if (longest := int(last.max()) + 1) > network.shape.positions:
-        raise UsageError(
-            f"{network.name} was made for prompts of up to {network.shape.positions} tokens, got "
-            f"one of {longest}; shorten the prompts"
-        )
     count = groups.bincount() if len(groups) == len(clean) and int(groups.min()) >= 0 else None
     if count is None or not bool(count.all()):
         raise UsageError(

@@ -121,8 +121,7 @@ class Chunk:
         passed = [*points, *_missing(points)] if fill else points
         kept = len(points) * prompts
         share = torch.tensor(passed, dtype=self.clean.dtype, device=self.clean.device)
-        change = share.view(-1, 1, 1, 1) * (self.corrupted - self.clean)
-        resid = (self.clean + change).flatten(0, 1)
+        resid = torch.lerp(self.clean, self.corrupted, share.view(-1, 1, 1, 1)).flatten(0, 1)
         wheres: dict[int | None, tuple[Where, Where]] = {}
         ways = []
         for layer, block in enumerate(network.blocks):

@@ -66,6 +66,7 @@ class Passed:
         pre: The residual stream before it, ``[row, slot, width]``.
         projections: q, k and v without any bias, neither the projection's own nor what it makes
             of the norm's, ``[row, slot, head, head_width]``; k and v by key-value head.
+        constants: What biases add to each, ``[head, head_width]``, or None.
         pattern: Attention's, ``[row, head, slot, position before + slot]``.
         mid: What the MLP's norm reads, ``[row, slot, width]``.
         inner: What the MLP's inner maps give before the activation, ``[row, slot, mlp_width]``:
@@ -78,6 +79,7 @@ class Passed:
     before: Before
     pre: Tensor
     projections: tuple[Tensor, ...]
+    constants: tuple[Tensor | None, ...]
     pattern: Tensor
     mid: Tensor
     inner: tuple[Tensor, ...]
@@ -97,8 +99,9 @@ class Passed:
         )
 
     def attended(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys before any norm and rotary, and values, biases in; shaped as kept."""
-        return _with_biases(self.block, self.projections)
+        """Queries and keys before any norm and rotary, and values; with biases, shaped as kept."""
+        q, k, v = _with_constants(self.projections, self.constants)
+        return q, k, v
 
 
 def pass_block(
@@ -117,11 +120,13 @@ def pass_block(
         The residual stream after it, what was written, and what the way back needs.
     """
     x = _without_bias(block.ln1)(pre)
+    linears = (block.query, block.key, block.value)
     projections = tuple(
         _through(linear._replace(bias=None), x, room, name).view(*x.shape[:2], -1, block.head_width)
-        for name, linear in (("q", block.query), ("k", block.key), ("v", block.value))
+        for name, linear in zip("qkv", linears, strict=True)
     )
-    q, k, v = _with_biases(block, projections)
+    constants = tuple(_constant(block, linear) for linear in linears)
+    q, k, v = _with_constants(projections, constants)
     rot_q = block.rotated_query(q, where.positions)
     rot_k = block.rotated_key(k, where.positions)
     products = over_all(rot_q, rot_k, before.keys)
@@ -141,7 +146,7 @@ def pass_block(
         None if block.attention_post is None else attn,
         None if block.mlp_post is None else mlp,
     )
-    passed = Passed(block, where, before, pre, projections, pattern, mid, inner, written)
+    passed = Passed(block, where, before, pre, projections, constants, pattern, mid, inner, written)
     return post, Written(z, mlp_out), passed
 
 
@@ -211,23 +216,17 @@ def _through(linear: Linear, x: Tensor, room: Room, name: str) -> Tensor:
     return out
 
 
-def _with_biases(block: Block, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    linears = (block.query, block.key, block.value)
-    constants = [_constant(block.ln1, linear) for linear in linears]
-    q, k, v = (
-        part if constant is None else part + constant.view(-1, block.head_width)
-        for part, constant in zip(parts, constants, strict=True)
-    )
-    return q, k, v
+def _with_constants(parts: Sequence[Tensor], constants: Sequence[Tensor | None]) -> list[Tensor]:
+    each = zip(parts, constants, strict=True)
+    return [part if constant is None else part + constant for part, constant in each]
 
 
 def _without_bias(norm: Norm) -> Norm:
     return norm if norm.bias is None else replace(norm, bias=None)
 
 
-def _constant(norm: Norm, linear: Linear) -> Tensor | None:
-    """What biases add to a projection, ``[out]``, or None."""
-    if norm.bias is None:
-        return linear.bias
-    made = linear.weight @ norm.bias
-    return made if linear.bias is None else made + linear.bias
+def _constant(block: Block, linear: Linear) -> Tensor | None:
+    """What biases add to a projection, its own and ln1's through it, ``[head, head_width]``."""
+    made = None if block.ln1.bias is None else linear.weight @ block.ln1.bias
+    parts = [part for part in (made, linear.bias) if part is not None]
+    return torch.stack(parts).sum(0).view(-1, block.head_width) if parts else None

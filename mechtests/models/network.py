@@ -104,10 +104,11 @@ class Network:
         Raises:
             UsageError: A prompt is longer than the model was made for.
         """
-        if tokens.shape[-1] > self.shape.positions:
+        longest = tokens.shape[-1] if positions is None else int(positions.max()) + 1
+        if longest > self.shape.positions:
             raise UsageError(
                 f"{self.name} was made for prompts of up to {self.shape.positions} tokens, "
-                f"got one of {tokens.shape[-1]}; shorten the prompts"
+                f"got one of {longest}; shorten the prompts"
             )
         embedded: Tensor = self._embedding(tokens)
         if self._positions is None:
